@@ -1,0 +1,5 @@
+"""`python -m benchmarks.serving`: see `run.py`."""
+
+from benchmarks.serving.run import main
+
+main()

@@ -1,0 +1,110 @@
+"""Who is measured, under which loads, and with which command."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.serving.processes import free_port
+from benchmarks.serving.services import ROOT, model_name
+
+
+@dataclass(frozen=True)
+class Load:
+    """connections: of a closed loop; 0 for an open one. share: of the capacity, the rate of an open loop."""
+
+    name: str
+    connections: int = 0
+    share: float = 0.0
+
+
+CLOSED = tuple(Load(f"closed-{connections}", connections) for connections in (1, 8, 64))
+OPEN = tuple(Load(f"open-{percent}", share=percent / 100) for percent in (60, 80))
+OFFLINE = Load("offline")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A server, or the offline loop (which has no path).
+
+    command: `{port}` stands for the port to listen on. path: of the URL. ready_lines: how often `ready:` stands in the
+    log once every replica can answer; 0 where the first answer says so. processes: copies of the offline loop.
+    """
+
+    name: str
+    command: Sequence[str]
+    folder: Path
+    loads: Sequence[Load]
+    path: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    ready_lines: int = 1
+    processes: int = 1
+
+
+def roster(container: Path, rays: Mapping[int, Path], texts: Path, seconds: float, peers: str) -> list[Contestant]:
+    """Every contestant, in the order of the report.
+
+    container: folder of the generated service in container mode. rays: replicas -> folder of the one in Ray mode.
+    texts: JSON list of texts. seconds: of each measurement. peers: the Python that has LitServe and BentoML.
+    """
+    python = sys.executable
+    plain = {"BENCHMARK_SERVICE": str(container), "PYTHONPATH": f"{ROOT}:{container}"}
+    here = "benchmarks.serving.contestants"
+    everything = (*CLOSED, *OPEN)
+    busy = (CLOSED[-1], *OPEN)  # what the acceptance compares batching peers under
+
+    def offline(name: str, processes: int) -> Contestant:
+        command = (python, "-m", f"{here}.ceiling", str(texts), str(seconds))
+        return Contestant(name, command, container, (OFFLINE,), env=plain, processes=processes)
+
+    def generated_ray(replicas: int, loads: Sequence[Load]) -> Contestant:
+        folder = rays[replicas]
+        command = (python, "-m", "service.runtime.ray_local", "--port", "{port}", "--dashboard-port", "0")
+        path = f"/v1/models/{model_name(folder)}/predict"
+        return Contestant(f"ray-{replicas}", command, folder, loads, path)
+
+    def serve_batch(name: str, kind: str, wait_ms: int, loads: Sequence[Load]) -> Contestant:
+        command = (python, "-m", f"{here}.ray_batch", kind, "--port", "{port}", "--wait-ms", str(wait_ms))
+        profile = {
+            "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            "RAY_worker_niceness": "0",
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        }
+        env = plain | {"RAY_AUTH_MODE": "disabled"} | (profile if kind != "naive" else {})
+        return Contestant(name, command, container, loads, "/", env)
+
+    def fastapi(form: str, workers: int, loads: Sequence[Load]) -> Contestant:
+        app = f"{here}.fastapi_unbatched:{form}"
+        command = (python, "-m", "uvicorn", app, "--factory", "--port", "{port}", "--workers", str(workers))
+        name = f"fastapi-{form}" + (f"-{workers}" if workers > 1 else "")
+        return Contestant(name, (*command, "--no-access-log"), container, loads, "/predict", plain, workers)
+
+    lit_command = (peers, "-m", f"{here}.litserve_batch", "--port", "{port}")
+    bento_command = (peers, "-m", "bentoml", "serve", f"{here}.bentoml_batch:TextService", "--port", "{port}")
+    bento_env = plain | {"BENTOML_HOME": str(texts.parent / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
+    return [
+        offline("ceiling", 1),
+        offline("ceiling-2", 2),
+        Contestant(
+            "container",
+            (python, "-m", "service.runtime.container", "--port", "{port}"),
+            container,
+            everything,
+            f"/v1/models/{model_name(container)}/predict",
+            ready_lines=0,
+        ),
+        generated_ray(1, everything),
+        generated_ray(2, CLOSED),
+        serve_batch("naive", "naive", 100, busy),
+        serve_batch("serve-batch-padded-5ms", "padded", 5, busy),
+        serve_batch("serve-batch-0ms", "partitioned", 0, busy),
+        *(serve_batch(f"serve-batch-{wait}ms", "partitioned", wait, OPEN) for wait in (5, 20, 100)),
+        fastapi("threaded", 1, everything),
+        fastapi("blocking", 1, everything),
+        fastapi("threaded", 2, CLOSED),
+        fastapi("blocking", 2, CLOSED),
+        Contestant("litserve", lit_command, container, busy, "/predict", plain),
+        Contestant("bentoml", bento_command, container, busy, "/predict", bento_env),
+    ]

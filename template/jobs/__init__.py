@@ -1,0 +1,1 @@
+"""Jobs beside the service: they fill what it reads."""

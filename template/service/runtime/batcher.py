@@ -1,0 +1,196 @@
+"""The batcher: one queue in front of one model, work-conserving, bounded, and aware of lengths.
+
+Whenever the model is free it plans everything that is queued into padded batches of least total cost
+(`partition.py`), runs the batch that holds the oldest input, answers it, and plans again with what has arrived since.
+Nothing waits for a timer while the model is idle, unless `batch_wait_ms` asks for it, and no short text pays for the
+padding of a long one. Inputs whose caller has left or whose deadline has passed are dropped before they cost anything.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from service.runtime.interface import Tokens
+from service.runtime.metrics import ModelMetrics
+from service.runtime.partition import CostModel, partition
+from service.runtime.settings import BatchLimits
+
+Predict = Callable[[Sequence[Tokens]], Sequence[BaseModel]]
+
+# Turns that the event loop gets between two batches when the model runs on it: answers are written, sockets read,
+# bodies parsed and inputs queued in about this many callbacks, so the next plan sees what has arrived meanwhile.
+LOOP_TURNS = 6
+
+
+class QueueFull(Exception):
+    """The queue has no room for the request. retry_after_s: when the queue should have drained."""
+
+    def __init__(self, queued: int, limit: int, retry_after_s: float) -> None:
+        super().__init__(f"{queued} inputs are waiting and the queue takes {limit}")
+        self.retry_after_s = retry_after_s
+
+
+class DeadlinePassed(Exception):
+    """The prediction did not come within the request's time."""
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    answers: list[BaseModel | None]
+    missing: int
+    done: asyncio.Future[None]
+    arrived_s: float
+
+
+@dataclass(slots=True, eq=False)
+class _Input:
+    tokens: Tokens
+    request: _Request
+    position: int
+
+
+class Batcher:
+    """Queue and run the inputs of one model. Use from one event loop.
+
+    predict: runs one batch; its exception fails the requests of that batch and no other.
+    executor: where `predict` runs. None runs it on the event loop, which on a CPU is fastest: model and loop share the
+        interpreter lock, and a thread only adds hand-overs. With a GPU the thread waits for the card without the lock.
+    limits: may be replaced at any time; the next plan uses the new ones.
+    """
+
+    def __init__(
+        self,
+        predict: Predict,
+        limits: BatchLimits,
+        cost: CostModel,
+        metrics: ModelMetrics,
+        executor: Executor | None = None,
+    ) -> None:
+        self.limits = limits
+        self._predict = predict
+        self._cost = cost
+        self._metrics = metrics
+        self._executor = executor
+        self._queue: deque[_Input] = deque()
+        self._arrival = asyncio.Event()
+        self._runner = asyncio.get_running_loop().create_task(self._run(), name="batcher")
+
+    @property
+    def alive(self) -> bool:
+        """False when the loop that runs batches has ended: the process must be restarted."""
+        return not self._runner.done()
+
+    async def close(self) -> None:
+        """Stop running batches; what is still queued is never answered, so drain first."""
+        self._runner.cancel()
+        await asyncio.gather(self._runner, return_exceptions=True)
+
+    async def submit(self, inputs: Sequence[Tokens], timeout_s: float) -> list[BaseModel]:
+        """Predictions for `inputs`, in order. Raises QueueFull at once, DeadlinePassed after `timeout_s`.
+
+        Cancelling the call takes its inputs out of the queue.
+        """
+        loop = asyncio.get_running_loop()
+        if len(self._queue) + len(inputs) > self.limits.max_queue_length:
+            self._drop_abandoned()
+            if len(self._queue) + len(inputs) > self.limits.max_queue_length:
+                raise QueueFull(len(self._queue), self.limits.max_queue_length, self._drain_s())
+        request = _Request([None] * len(inputs), len(inputs), loop.create_future(), time.monotonic())
+        self._queue.extend(_Input(tokens, request, i) for i, tokens in enumerate(inputs))
+        self._arrival.set()
+        timer = loop.call_later(timeout_s, self._expire, request)
+        try:
+            await request.done
+        finally:
+            timer.cancel()
+        return request.answers  # type: ignore[return-value]  # every place is filled once `done` is set
+
+    def _expire(self, request: _Request) -> None:
+        if not request.done.done():
+            request.done.set_exception(DeadlinePassed())
+
+    def _drain_s(self) -> float:
+        lengths = sorted(len(item.tokens.ids) for item in self._queue)
+        ends = partition(lengths, self._cost, self.limits.max_batch_size, self.limits.max_batch_tokens)
+        return sum(
+            self._cost.seconds(end - start, lengths[end - 1]) for start, end in zip([0, *ends], ends, strict=False)
+        )
+
+    def _drop_abandoned(self) -> None:
+        kept = [item for item in self._queue if not item.request.done.done()]
+        if len(kept) < len(self._queue):
+            self._metrics.dropped(len(self._queue) - len(kept))
+            self._queue = deque(kept)
+
+    async def _run(self) -> None:
+        while True:
+            if not self._queue:
+                self._arrival.clear()
+                await self._arrival.wait()
+            await self._wait_for_company()
+            self._drop_abandoned()
+            batch = self._take_batch()
+            if batch:
+                await self._execute(batch)
+            if self._executor is None:
+                for _ in range(LOOP_TURNS):
+                    await asyncio.sleep(0)
+
+    async def _wait_for_company(self) -> None:
+        """Let the oldest input wait up to `batch_wait_ms` for the batch to fill."""
+        while self._queue and len(self._queue) < self.limits.max_batch_size:
+            left_s = self._queue[0].request.arrived_s + self.limits.batch_wait_ms / 1000 - time.monotonic()
+            if left_s <= 0:
+                return
+            self._arrival.clear()
+            try:
+                await asyncio.wait_for(self._arrival.wait(), left_s)
+            except TimeoutError:
+                return
+
+    def _take_batch(self) -> list[_Input]:
+        """Take the batch that holds the oldest input out of the queue, of the cheapest split of all that is queued."""
+        if len(self._queue) <= 1:
+            batch = list(self._queue)
+            self._queue.clear()
+            return batch
+        ordered = sorted(self._queue, key=lambda item: len(item.tokens.ids))
+        oldest = ordered.index(self._queue[0])
+        lengths = [len(item.tokens.ids) for item in ordered]
+        start = 0
+        for end in partition(lengths, self._cost, self.limits.max_batch_size, self.limits.max_batch_tokens):
+            if oldest < end:
+                break
+            start = end
+        batch = ordered[start:end]
+        taken = set(map(id, batch))
+        self._queue = deque(item for item in self._queue if id(item) not in taken)
+        return batch
+
+    async def _execute(self, batch: list[_Input]) -> None:
+        inputs = [item.tokens for item in batch]
+        started_s = time.perf_counter()
+        try:
+            if self._executor is None:
+                answers = self._predict(inputs)
+            else:
+                answers = await asyncio.get_running_loop().run_in_executor(self._executor, self._predict, inputs)
+            if len(answers) != len(batch):
+                raise ValueError(f"the model answered {len(answers)} predictions for a batch of {len(batch)}")
+        except Exception as error:
+            for item in batch:
+                if not item.request.done.done():
+                    item.request.done.set_exception(error)
+            return
+        self._metrics.batch(inputs, time.perf_counter() - started_s)
+        for item, answer in zip(batch, answers, strict=True):
+            request = item.request
+            request.answers[item.position] = answer
+            request.missing -= 1
+            if not request.missing and not request.done.done():
+                request.done.set_result(None)

@@ -1,0 +1,26 @@
+"""The device that a model runs on, and this process's share of it."""
+
+from typing import TYPE_CHECKING
+
+from service.runtime.settings import ModelSettings
+
+if TYPE_CHECKING:
+    import torch
+
+
+def claim_device(settings: ModelSettings) -> "torch.device":
+    """The GPU if there is one, else the CPU. On a GPU, PyTorch is kept to the model's share of the memory.
+
+    Ray shares a GPU by bookkeeping only: without the limit, one replica can take the memory that its neighbour needs.
+    The limit bounds PyTorch's allocator, not the CUDA context; `gpu_memory_fraction` leaves room for that.
+    """
+    # Not at the top: Ray also imports this module where it only builds applications, and torch takes seconds.
+    import torch
+
+    if not torch.cuda.is_available():
+        torch.set_num_threads(settings.cpu_threads)
+        return torch.device("cpu")
+    device = torch.device("cuda", 0)
+    if settings.gpu_memory_fraction is not None:
+        torch.cuda.set_per_process_memory_fraction(settings.gpu_memory_fraction, device)
+    return device

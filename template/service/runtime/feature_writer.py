@@ -1,0 +1,72 @@
+"""Write features: for jobs, and for other services that know what an entity just did. Synchronous, pipelined."""
+
+import json
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from pydantic import BaseModel
+from redis import Redis
+
+from service.runtime.features import FeatureSettings, View
+from service.runtime.features_redis import TIME_FIELD, connection_options, key_of
+
+BATCH = 500  # rows a round trip
+
+# One script per row, so that a writer that dies in between leaves no key without expiry. An aggregate that arrives late
+# does not replace a newer one, and one that arrives replaces the whole, so that no older field hides behind its time.
+PUT = """
+local at = redis.call('HGET', KEYS[1], ARGV[2])
+if at and tonumber(at) > tonumber(ARGV[3]) then return end
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+"""
+APPEND = """
+redis.call('ZADD', KEYS[1], ARGV[3], ARGV[4])
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -ARGV[2] - 1)
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+"""
+
+
+class Row(NamedTuple):
+    """One thing to write: the values of an aggregate view, or one event of a history. at_s: Unix time of the event."""
+
+    view: View
+    entity: str
+    values: BaseModel
+    at_s: float
+
+
+class FeatureWriter:
+    """Writes rows; the same row twice is the same as once, and a late aggregate loses against a newer one."""
+
+    def __init__(self, settings: FeatureSettings) -> None:
+        options = connection_options(settings) | {"socket_timeout": 5.0, "socket_connect_timeout": 5.0}
+        self._client = Redis.from_url(settings.url, **options)
+        self._namespace = settings.namespace
+
+    def write(self, rows: Iterable[Row]) -> int:
+        """Write all rows and return how many there were. Raises redis.RedisError; writing again is safe."""
+        count = 0
+        pipe = self._client.pipeline(transaction=False)
+        for row in rows:
+            key, view = key_of(self._namespace, row.view, row.entity), row.view
+            keep_s, at_s = str(view.keep_s), repr(row.at_s)
+            if view.last is None:
+                fields = [part for pair in _encoded(row.values).items() for part in pair]
+                pipe.eval(PUT, 1, key, keep_s, TIME_FIELD, at_s, *fields)
+            else:
+                pipe.eval(APPEND, 1, key, keep_s, str(view.last), at_s, row.values.model_dump_json())
+            count += 1
+            if count % BATCH == 0:
+                pipe.execute()
+        pipe.execute()
+        return count
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _encoded(values: BaseModel) -> dict[str, str]:
+    """The fields that were given, as JSON texts."""
+    return {name: json.dumps(value) for name, value in values.model_dump(mode="json", exclude_unset=True).items()}

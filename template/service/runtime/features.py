@@ -1,0 +1,267 @@
+"""Features of a request's entities, under one deadline: what is missing, stale, slow or broken becomes its default.
+
+Reading features never fails a request. Every lookup has one outcome, which is counted: `ok`, `partial` (some fields
+absent), `missing` (the entity is unknown), `stale` (older than the view's `max_age_s`), `timeout`, `error` (the store
+failed, or a stored value is not of the declared type).
+"""
+
+import asyncio
+import logging
+import os
+import time
+import typing
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, Protocol, TypeVar
+
+import yaml
+from pydantic import BaseModel, Field, SecretStr, TypeAdapter, ValidationError
+
+from service.runtime.metrics import LATENCY_BUCKETS_S, Exporter
+from service.runtime.settings import SettingsError, Strict, explain
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# The value of an entity field, in requests and in rows to write.
+EntityKey = Annotated[str, Field(min_length=1, max_length=200)]
+
+CONFIG = Path(__file__).parents[2] / "config/features.yaml"
+# From a minute to a month: what views usually allow.
+AGE_BUCKETS_S = (60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 3 * 24 * 3600, 7 * 24 * 3600, 30 * 24 * 3600)
+# A deadline is waited for in so many parts: see `within`.
+PARTS = 4
+# One line a second at most says that the store fails; the counters tell how often.
+LOG_EVERY_S = 1.0
+
+
+class FeatureSettings(Strict):
+    """`config/features.yaml`; FEATURE_STORE_URL, _USERNAME and _PASSWORD in the environment win over it.
+
+    url: redis:// or, with TLS, rediss://; `?ssl_ca_certs=PATH` names an authority of your own.
+    namespace: first part of every key, so that several services can share a store.
+    deadline_ms: what a prediction waits for features at most.
+    """
+
+    url: str = Field(pattern=r"^rediss?://")
+    namespace: str = Field(min_length=1)
+    deadline_ms: float = Field(gt=0)
+    username: str | None = None
+    password: SecretStr | None = None
+
+
+def load_feature_settings(path: Path = CONFIG) -> FeatureSettings:
+    """Read and check the settings of the feature store; SettingsError says what to change."""
+    given = {
+        key: os.environ[name]
+        for key in ("url", "username", "password")
+        if os.environ.get(name := f"FEATURE_STORE_{key.upper()}")
+    }
+    try:
+        return FeatureSettings.model_validate(yaml.safe_load(path.read_text()) | given)
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise SettingsError(f"{path} holds settings that cannot be used:\n{explain(error)}") from error
+
+
+@dataclass(frozen=True)
+class View:
+    """A declared view, checked. last: events of a history; None for aggregates. See `service/features/views.py`."""
+
+    declared: type[BaseModel]
+    name: str
+    version: int
+    entity: str
+    max_age_s: float
+    keep_s: int
+    last: int | None
+
+    @classmethod
+    def of(cls, declared: type[BaseModel]) -> "View":
+        """Raises SettingsError when the declaration lacks something or contradicts itself."""
+        names = {"name": "view", "version": "version", "entity": "entity", "max_age_s": "max_age_s", "keep_s": "keep_s"}
+        absent = [name for name in names.values() if not hasattr(declared, name)]
+        if absent:
+            raise SettingsError(
+                f"the view {declared.__name__} does not say its {', '.join(absent)}: add class variables"
+            )
+        view = cls(declared, **{key: getattr(declared, name) for key, name in names.items()}, last=_last(declared))
+        if view.keep_s < view.max_age_s:
+            raise SettingsError(
+                f"the view {view.name} is kept for {view.keep_s} s and is good for {view.max_age_s} s: "
+                f"raise keep_s to at least {view.max_age_s}"
+            )
+        required = [name for name, field in declared.model_fields.items() if field.is_required()]
+        if required:
+            raise SettingsError(f"the view {view.name} has no default for {', '.join(required)}: say what a model gets")
+        if view.last is not None and len(declared.model_fields) != 1:
+            raise SettingsError(f"the view {view.name} is a history: it must have one field, a list of events")
+        return view
+
+    @property
+    def fields(self) -> list[str]:
+        return list(self.declared.model_fields)
+
+    def default(self) -> BaseModel:
+        return self.declared()
+
+
+def _last(declared: type[BaseModel]) -> int | None:
+    last: int | None = getattr(declared, "last", None)
+    return last
+
+
+class Stored(NamedTuple):
+    """What a store holds of one view of one entity. values: by field, not yet checked. at_s: Unix time of the event."""
+
+    values: dict[str, Any]
+    at_s: float
+
+
+Lookup = tuple[View, str]
+
+
+class FeatureStore(Protocol):
+    """Reads views of entities. Use from one event loop."""
+
+    async def read(self, wanted: Sequence[Lookup]) -> list[Stored | Exception | None]:
+        """One answer per lookup, in order: None when unknown, an exception when only this one failed."""
+
+    async def close(self) -> None: ...
+
+
+class FeatureSource:
+    """The features of instances, in the order of `declared`; defaults where the store has none in time."""
+
+    def __init__(
+        self,
+        declared: Sequence[type[BaseModel]],
+        store: FeatureStore,
+        deadline_s: float,
+        exporter: Exporter,
+        model: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.views = [View.of(each) for each in declared]
+        self._store = store
+        self._deadline_s = deadline_s
+        self._clock = clock
+        self._logged_s = 0.0
+        self._checks = {view.name: _checks(view) for view in self.views}
+        self._lookups = exporter.counter(
+            "service_feature_lookups_total", "Feature lookups by outcome.", model, "view", "outcome"
+        )
+        described = "Time that a request waited for features, in seconds."
+        self._seconds = exporter.histogram("service_feature_read_seconds", described, model, LATENCY_BUCKETS_S)
+        self._ages = exporter.histogram(
+            "service_feature_age_seconds", "Age of the features read, in seconds.", model, AGE_BUCKETS_S, "view"
+        )
+
+    async def read(self, entities: Sequence[dict[str, str]]) -> tuple[list[list[BaseModel]], list[str]]:
+        """For each instance its views, and what was degraded, as `view: outcome`.
+
+        entities: for each instance its entity keys, by name. A view whose entity an instance does not name has its
+        defaults, which is no degradation: the caller chose so.
+        """
+        rows = [[view.default() for view in self.views] for _ in entities]
+        places = [
+            (row, column, (view, keys[view.entity]))
+            for row, keys in enumerate(entities)
+            for column, view in enumerate(self.views)
+            if view.entity in keys
+        ]
+        if not places:
+            return rows, []
+        degraded = set()
+        found = await self._within_deadline([lookup for _, _, lookup in places])
+        for (row, column, (view, _)), stored in zip(places, found, strict=True):
+            rows[row][column], outcome = self._checked(view, stored)
+            self._lookups(1, view.name, outcome)
+            if outcome != "ok":
+                degraded.add(f"{view.name}: {outcome}")
+        return rows, sorted(degraded)
+
+    async def _within_deadline(self, wanted: list[Lookup]) -> Sequence[Stored | Exception | None]:
+        started_s = time.perf_counter()
+        try:
+            return await within(self._store.read(wanted), self._deadline_s)
+        except Exception as error:  # whatever is wrong with the store, the request goes on with defaults
+            if started_s - self._logged_s > LOG_EVERY_S:
+                self._logged_s = started_s
+                log.warning("features not read", extra={"error": f"{type(error).__name__}: {error}"})
+            return [error] * len(wanted)
+        finally:
+            self._seconds(time.perf_counter() - started_s)
+
+    def _checked(self, view: View, stored: Stored | Exception | None) -> tuple[BaseModel, str]:
+        """The view as the model gets it, and the outcome."""
+        if isinstance(stored, Exception):
+            return view.default(), "timeout" if isinstance(stored, TimeoutError) else "error"
+        if stored is None:
+            return view.default(), "missing"
+        age_s = max(0.0, self._clock() - stored.at_s)
+        self._ages(age_s, view.name)
+        if age_s > view.max_age_s:
+            return view.default(), "stale"
+        values: dict[str, Any] = {}
+        invalid = False
+        for name, check in self._checks[view.name].items():
+            if name in stored.values:
+                valid, good = check(stored.values[name])
+                values |= {name: valid[0]} if valid else {}
+                invalid = invalid or not good
+        outcome = "error" if invalid else "partial" if len(stored.values) < len(view.fields) else "ok"
+        return view.default().model_copy(update=values), outcome
+
+    async def close(self) -> None:
+        await self._store.close()
+
+
+# Stored value -> (the value of the declared type, or nothing; whether all of it was valid).
+Check = Callable[[Any], tuple[list[Any], bool]]
+
+
+def _checks(view: View) -> dict[str, Check]:
+    """A check for each field; of a history, the events that are valid are kept."""
+    if view.last is None:
+        return {name: _checker(field.annotation) for name, field in view.declared.model_fields.items()}
+    ((name, field),) = view.declared.model_fields.items()
+    (item,) = typing.get_args(field.annotation)
+    check = _checker(item)
+
+    def each(events: Any) -> tuple[list[Any], bool]:
+        checked = [check(event) for event in events]
+        return [[value for valid, _ in checked for value in valid]], all(good for _, good in checked)
+
+    return {name: each}
+
+
+def _checker(annotation: Any) -> Check:
+    adapter = TypeAdapter(annotation)
+
+    def check(value: Any) -> tuple[list[Any], bool]:
+        try:
+            return [adapter.validate_python(value)], True
+        except ValidationError:
+            return [], False
+
+    return check
+
+
+async def within(work: Awaitable[T], deadline_s: float) -> T:
+    """The result of `work`, or TimeoutError after `deadline_s` of an event loop that was free to run it.
+
+    A model that runs on the loop may hold it far past the deadline, before the question is sent or while the answer is
+    here already. That is no fault of the store, so a part of the deadline that took longer counts as that part only.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        for _ in range(PARTS):
+            await asyncio.wait({task}, timeout=deadline_s / PARTS)
+            if task.done():
+                return task.result()
+        raise TimeoutError(f"no answer within {deadline_s * 1e3:g} ms")
+    finally:
+        task.cancel()

@@ -1,0 +1,139 @@
+"""Ray mode on one machine, without Kubernetes: a Ray head of its own, and the shipped Serve config deployed on it.
+
+GPU shares become *logical* GPUs: Ray places replicas exactly as on real cards, and the models run on the CPU.
+"""
+
+import argparse
+import math
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+from dotenv import dotenv_values
+
+STARTUP_S = 300
+
+
+def logical_gpus(config: dict[str, Any]) -> int:
+    """Whole GPUs that hold every deployment's highest replica count, packed as Ray packs them."""
+    total = 0
+    for application in config["applications"]:
+        for deployment in application["deployments"]:
+            share = deployment["ray_actor_options"].get("num_gpus", 0)
+            if share:
+                replicas = deployment["autoscaling_config"]["max_replicas"]
+                total += math.ceil(replicas / math.floor(1 / share))
+    return total
+
+
+def logical_cpus(config: dict[str, Any]) -> int:
+    """CPUs for every deployment's highest replica count."""
+    return sum(
+        math.ceil(deployment["ray_actor_options"]["num_cpus"] * deployment["autoscaling_config"]["max_replicas"])
+        for application in config["applications"]
+        for deployment in application["deployments"]
+    )
+
+
+def can_listen(port: int) -> bool:
+    """Whether nothing listens on `port`. HAProxy would only fail in a log, and the start would never end."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_running(client: Any, names: list[str], stopped: threading.Event) -> None:
+    """Return when every application runs; SystemExit with Serve's own message when one cannot."""
+    for _ in range(STARTUP_S * 2):
+        applications = client.get_serve_details()["applications"]
+        for name, details in applications.items():
+            if details["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
+                sys.exit(f"the application {name!r} is {details['status']}:\n{details['message']}")
+        if all(applications.get(name, {}).get("status") == "RUNNING" for name in names) or stopped.wait(0.5):
+            return
+    sys.exit(f"not running after {STARTUP_S} s: {', '.join(names)}; the replicas' logs may say why")
+
+
+def main() -> None:
+    """Serve until SIGINT or SIGTERM, then drain and stop what was started here, and nothing else."""
+    parser = argparse.ArgumentParser(prog="python -m service.runtime.ray_local", description=main.__doc__)
+    parser.add_argument("--config", type=Path, default=Path("config/serve.yaml"), help="Serve config file")
+    parser.add_argument("--port", type=int, help="HTTP port, instead of the config's")
+    parser.add_argument("--dashboard-port", type=int, default=8265, help="0 takes a free one")
+    options = parser.parse_args()
+    if not options.config.is_file():
+        parser.exit(2, f"there is no Serve config file {options.config}: run this in the repository, or name one\n")
+    # Serve reads its switches from the environment when it is imported, and Ray's processes inherit them.
+    for name, value in dotenv_values(Path("config/ray.env")).items():
+        os.environ.setdefault(name, value or "")
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    for name in ("RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S", "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"):
+        os.environ.setdefault(name, "1")  # on one machine no load balancer has to notice
+    for name in ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT"):
+        os.environ.setdefault(name, str(free_port()))
+    # Replicas of a second head would share the ports of the first, and answer its requests.
+    first = free_port()
+    os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", str(first))
+    os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT", str(first + 100))
+    os.environ.setdefault("PYTHONPATH", str(Path.cwd()))
+
+    import ray
+    from ray import serve
+    from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
+
+    config = yaml.safe_load(options.config.read_text())
+    if options.port:
+        config["http_options"]["port"] = options.port
+    port = config["http_options"]["port"]
+    if not can_listen(port):
+        sys.exit(f"port {port} is taken: stop what listens there, or choose another with --port")
+    stopped = threading.Event()
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        stopped.set()
+
+    with tempfile.TemporaryDirectory(prefix="ray-") as temp_dir:
+        context = ray.init(
+            address="local",
+            num_cpus=logical_cpus(config) + 1,
+            num_gpus=logical_gpus(config),
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            dashboard_port=options.dashboard_port or free_port(),
+            _temp_dir=temp_dir,
+        )
+        print(f"logs of the replicas, while this runs: {temp_dir}/session_latest/logs/worker-*.err", flush=True)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
+        client = ServeSubmissionClient(f"http://{context.dashboard_url}")
+        client.deploy_applications(config)
+        try:
+            wait_until_running(client, [application["name"] for application in config["applications"]], stopped)
+            if not stopped.is_set():
+                print(f"ready: http://127.0.0.1:{port}/docs", flush=True)
+            stopped.wait()
+        finally:
+            serve.shutdown()
+            ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""One model as the service offers it: loaded, warmed up, batched, with its limits and its metrics."""
+
+import importlib
+import logging
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, Field
+
+from service.runtime.batcher import Batcher
+from service.runtime.device import claim_device
+from service.runtime.interface import Model
+from service.runtime.metrics import Exporter, ModelMetrics
+from service.runtime.partition import fit_cost_model
+from service.runtime.settings import BatchLimits, ModelSettings
+
+log = logging.getLogger(__name__)
+
+TRUNCATED = Field(description="Positions of the instances that were cut to the token limit.")
+
+
+class TextTooLong(ValueError):
+    """At least one text is over the token limit, and the model refuses those. The message names them."""
+
+
+class Answer(NamedTuple):
+    """predictions: one per instance, in order. details: the values of `ServedModel.response_fields`, by name."""
+
+    predictions: list[BaseModel]
+    details: dict[str, Any]
+
+
+class ServedModel:
+    """A model behind its batcher. The constructor loads weights; `start` warms up and must run on the event loop.
+
+    instance, prediction: what a caller sends and gets for one text. response_fields: what else a response says, as
+    pydantic's `create_model` takes it.
+    """
+
+    def __init__(self, settings: ModelSettings, exporter: Exporter) -> None:
+        self.settings = settings
+        self.metrics = ModelMetrics(exporter, settings.name)
+        module = importlib.import_module(f"service.models.{settings.module}")
+        self.instance: type[BaseModel] = module.Instance
+        self.prediction: type[BaseModel] = module.Prediction
+        self.response_fields: dict[str, Any] = {"truncated": (list[int], TRUNCATED)}
+        self._load_started_s = time.monotonic()
+        self._device = claim_device(settings)
+        self._model: Model = module.Model(settings, self._device)
+        self._executor = ThreadPoolExecutor(1, "model") if self._device.type == "cuda" else None
+        self._batcher: Batcher | None = None
+
+    @property
+    def limits(self) -> BatchLimits:
+        return self._running.limits
+
+    @property
+    def alive(self) -> bool:
+        """Started, and still running batches."""
+        return self._batcher is not None and self._batcher.alive
+
+    @property
+    def _running(self) -> Batcher:
+        if self._batcher is None:
+            raise RuntimeError(f"the model {self.settings.name!r} was used before `start`")
+        return self._batcher
+
+    async def start(self, limits: BatchLimits) -> None:
+        """Fit the cost model on this machine and start the batcher; on a running model, only change its limits."""
+        if self._batcher is not None:
+            self._batcher.limits = limits
+            log.info("batch limits changed", extra={"model": self.settings.name, **limits.model_dump()})
+            return
+        cost = fit_cost_model(
+            run=lambda items, length: self._model.predict([self._model.sample(length)] * items),
+            max_items=limits.max_batch_size,
+            max_tokens=limits.max_batch_tokens,
+            longest=self._model.max_tokens,
+        )
+        self._batcher = Batcher(self._model.predict, limits, cost, self.metrics, self._executor)
+        load_s = time.monotonic() - self._load_started_s
+        self.metrics.load_seconds(load_s)
+        log.info(
+            "model ready",
+            extra={
+                "model": self.settings.name,
+                "revision": self.settings.revision,
+                "device": self._device.type,
+                "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+                "load_s": round(load_s, 3),
+                "batch_fixed_ms": round(cost.fixed_s * 1e3, 3),
+                "batch_token_us": round(cost.per_token_s * 1e6, 3),
+            },
+        )
+
+    async def predict(self, instances: Sequence[Any]) -> Answer:
+        """Predictions for validated instances. Raises TextTooLong, QueueFull or DeadlinePassed."""
+        limit = min(self._model.max_tokens, self.limits.max_batch_tokens)
+        inputs = self._model.encode(instances, limit)
+        truncated = [position for position, item in enumerate(inputs) if item.truncated]
+        if truncated and self.settings.long_text == "refuse":
+            raise TextTooLong(
+                f"instances {', '.join(map(str, truncated))} have more than {limit} tokens: shorten or split them"
+            )
+        if truncated:
+            self.metrics.truncated(len(truncated))
+        predictions = await self._running.submit(inputs, self.settings.request_timeout_s)
+        return Answer(predictions, {"truncated": truncated})
+
+    async def close(self) -> None:
+        """Stop the batcher; call after the last response is out."""
+        if self._batcher is not None:
+            await self._batcher.close()

@@ -1,0 +1,106 @@
+"""Every setting of the service: its type, its unit, its rule. Checked once, at start; unknown keys are errors."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=30)]
+
+
+class SettingsError(ValueError):
+    """A settings file that cannot be used; the message names the file, the key and the value."""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BatchLimits(Strict):
+    """What one batch and its queue may hold. In Ray mode this is `user_config`: a change needs no restart.
+
+    max_batch_size: inputs in one batch.
+    max_batch_tokens: inputs x longest input of one batch, padding included; also the longest input accepted.
+    batch_wait_ms: how long the oldest input waits for company while the model is idle; 0 runs at once.
+    max_queue_length: inputs waiting; a request that does not fit is refused with 429.
+    """
+
+    max_batch_size: int = Field(ge=1)
+    max_batch_tokens: int = Field(ge=1)
+    batch_wait_ms: float = Field(ge=0)
+    max_queue_length: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _a_full_batch_must_fit_the_queue(self) -> Self:
+        if self.max_queue_length < self.max_batch_size:
+            raise ValueError(
+                f"max_queue_length {self.max_queue_length} is below max_batch_size {self.max_batch_size}, "
+                f"so a batch can never fill: raise max_queue_length to at least {self.max_batch_size}"
+            )
+        return self
+
+
+class ModelSettings(Strict):
+    """How to load and serve one model.
+
+    source: a hub id or a folder; revision: the commit of the hub that is loaded, or a label for a folder.
+    long_text: what happens to a text over the token limit.
+    request_timeout_s: a prediction that is not there by then is given up with 504.
+    cpu_threads: threads of one forward pass on a CPU; two replicas of one thread beat one of two.
+    gpu_memory_fraction: share of the GPU's memory that PyTorch may allocate; null without a GPU.
+    """
+
+    name: Name
+    source: str = Field(min_length=1)
+    revision: str = Field(min_length=1)
+    dtype: Literal["float32", "bfloat16", "float16"]
+    long_text: Literal["truncate", "refuse"]
+    request_timeout_s: float = Field(gt=0)
+    cpu_threads: int = Field(ge=1)
+    gpu_memory_fraction: float | None = Field(gt=0, le=1)
+
+    @property
+    def module(self) -> str:
+        """The Python module below `service.models` that defines this model."""
+        return self.name.replace("-", "_")
+
+
+class ServedModelSettings(ModelSettings):
+    """A model and its batch limits, as the container reads them from one file."""
+
+    batch: BatchLimits
+
+
+class ServiceSettings(Strict):
+    """The container's settings file, `config/service.yaml`."""
+
+    models: list[ServedModelSettings] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_must_differ(self) -> Self:
+        names = [model.name for model in self.models]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"model names must differ, and these stand twice: {', '.join(twice)}")
+        return self
+
+
+def load_service_settings(path: Path) -> ServiceSettings:
+    """Read and check the container's settings file; SettingsError says what to change."""
+    try:
+        return ServiceSettings.model_validate(yaml.safe_load(path.read_text()))
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path} is not YAML: {error}") from error
+    except ValidationError as error:
+        raise SettingsError(f"{path} holds settings that cannot be used:\n{explain(error)}") from error
+
+
+def explain(error: ValidationError) -> str:
+    """One line per fault: where, what is wrong, and the value."""
+    return "\n".join(
+        f"  {'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']} (got {fault['input']!r})"
+        for fault in error.errors()
+    )

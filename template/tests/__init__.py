@@ -1,0 +1,1 @@
+"""`models/` is the team's, one file per model; `contract/` is the platform's: the HTTP API in any serving mode."""

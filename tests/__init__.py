@@ -1,0 +1,1 @@
+"""Tests of the template: one folder per promise."""

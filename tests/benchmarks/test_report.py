@@ -1,0 +1,81 @@
+"""The benchmark's verdicts: what is compared with what, and that a missed or missing figure is never called met."""
+
+from typing import Any
+
+import pytest
+
+from benchmarks.serving.client import TIME_LIMIT_S
+from benchmarks.serving.report import Ratio, ratios, text
+from benchmarks.serving.run import percentile_ms, summarise
+
+
+def cell(
+    contestant: str, load: str, per_s: float, p99_ms: float | None = None, round_number: int = 0
+) -> dict[str, Any]:
+    cores = dict.fromkeys(("server_cores", "client_cores", "foreign_cores", "steal_cores"), 0.0)
+    latencies = dict.fromkeys(("p50_ms", "p95_ms", "p99_ms"), p99_ms)
+    return {
+        "contestant": contestant, "load": load, "round": round_number, "completed_per_s": per_s, **latencies, **cores,
+    }  # fmt: skip
+
+
+def results(*cells: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "machine": {"cores": 2, "cpu": ["x"], "python": "3.11"},
+        "versions": {},
+        "dtype": "float32",
+        "rounds": 3,
+        "seconds": 1,
+        "capacity_per_s": None,
+        "cells": list(cells),
+        "answers": {},
+        "skipped": {},
+    }
+
+
+def found(claim: str, *cells: dict[str, Any]) -> Ratio:
+    (one,) = [ratio for ratio in ratios(results(*cells)) if claim in ratio.claim]
+    return one
+
+
+def test_a_ratio_is_of_medians_over_the_rounds() -> None:
+    cells = [cell("container", "closed-64", rate, round_number=n) for n, rate in enumerate((50, 95, 90))]
+    one = found("container / ceiling", *cells, cell("ceiling", "offline", 100))
+    assert one.value == pytest.approx(0.9)
+    assert one.verdict == "met"
+
+
+def test_a_ratio_below_its_target_is_not_met() -> None:
+    one = found("container / ceiling", cell("container", "closed-64", 89), cell("ceiling", "offline", 100))
+    assert one.verdict == "NOT met"
+
+
+def test_a_side_that_was_not_measured_is_said_and_not_met() -> None:
+    assert found("container / ceiling", cell("container", "closed-64", 89)).verdict == "not measured"
+    assert "not measured" in text(results())
+
+
+def test_unbatched_fastapi_is_represented_by_its_faster_form() -> None:
+    cells = [cell("container", "closed-8", 70), cell("fastapi-threaded", "closed-8", 80)]
+    one = found("closed-8 req/s: container / unbatched FastAPI", *cells, cell("fastapi-blocking", "closed-8", 60))
+    assert one.value == pytest.approx(70 / 80)
+    assert one.note == "fastapi-threaded"
+
+
+def test_a_tail_is_compared_with_the_best_of_the_others_and_must_be_shorter() -> None:
+    cells = [cell("litserve", "open-60", 50, 90), cell("bentoml", "open-60", 50, 200)]
+    claim = "open-60 p99: container / best peer"
+    assert found(claim, *cells, cell("container", "open-60", 50, 89)).verdict == "met"
+    assert found(claim, *cells, cell("container", "open-60", 50, 90)).verdict == "NOT met"
+
+
+def test_a_failed_request_counts_as_the_longest_wait() -> None:
+    summary = summarise({"completed_per_s": 1, "latencies_ms": [1.0] * 98, "failures": {"503": 2}})
+    assert summary["requests"] == 100
+    assert summary["p50_ms"] == 1.0
+    assert summary["p99_ms"] == TIME_LIMIT_S * 1e3
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.95, 95), (0.99, 99), (1.0, 100)])
+def test_a_percentile_is_the_smallest_value_that_so_many_do_not_exceed(share: float, expected: int) -> None:
+    assert percentile_ms(list(range(1, 101)), share) == expected

@@ -1,0 +1,47 @@
+"""Two ways to put questions: through Copier itself, and (fast) by rendering the macros alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jinja2
+import pytest
+from questionnaire import ROOT, TABLES, Questionnaire
+
+
+@pytest.fixture(scope="session")
+def questionnaire(tmp_path_factory: pytest.TempPathFactory) -> Questionnaire:
+    return Questionnaire(tmp_path_factory.mktemp("questionnaire"))
+
+
+def _regex_search(value: str, regex: str) -> str | None:
+    """The one filter of Copier's that the macros use."""
+    found = re.search(regex, value)
+    return found.group() if found else None
+
+
+@pytest.fixture(scope="session")
+def render_macro() -> Callable[..., str]:
+    """Render a Jinja text in which every macro of both libraries is in reach."""
+    env = jinja2.Environment(  # noqa: S701  this renders YAML, not HTML
+        loader=jinja2.FileSystemLoader(ROOT),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    env.filters["regex_search"] = _regex_search
+    imports = (
+        "{% import 'extensions/capacity.jinja' as capacity with context %}"
+        "{% import 'extensions/checks.jinja' as checks with context %}"
+    )
+    compiled: dict[str, jinja2.Template] = {}
+
+    def render(text: str, **context: Any) -> str:
+        if text not in compiled:
+            compiled[text] = env.from_string(imports + text)
+        return compiled[text].render(TABLES, **context)
+
+    return render

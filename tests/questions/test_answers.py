@@ -1,0 +1,166 @@
+"""What good answers lead to: defaults, each choice, and the values worked out from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from questionnaire import ASKED, COMPUTED, QUESTIONS, ROOT, TABLES, Questionnaire
+
+TOXICITY = {
+    "name": "toxicity",
+    "task": "text-classification",
+    "source": "./weights/toxicity",
+    "revision": "v1",
+}
+
+
+def test_every_question_has_a_default_a_line_of_help_and_a_check() -> None:
+    for key in ASKED:
+        question = QUESTIONS[key]
+        assert "default" in question, key
+        help_text = question["help"].strip().splitlines()[-1]
+        assert 20 < len(help_text) < 300, key
+        assert help_text.endswith("."), key
+        assert "validator" in question or "choices" in question, key
+
+
+def test_no_setting_needs_trust() -> None:
+    settings = yaml.safe_load((ROOT / "copier.yml").read_text())
+    assert not {"_tasks", "_migrations", "_jinja_extensions"} & set(settings)
+    assert settings["_envops"]["undefined"] == "jinja2.StrictUndefined"
+
+
+def test_the_defaults_are_a_small_embedding_model_on_cpu_in_a_container(questionnaire: Questionnaire) -> None:
+    answers = questionnaire.answers()
+    (model,) = answers["models"]
+    assert (answers["serving"], answers["gpu_type"], answers["more_models"]) == ("container", "none", [])
+    assert model == {
+        "name": "minilm",
+        "module": "minilm",
+        "task": "embedding",
+        "source": "sentence-transformers/all-MiniLM-L6-v2",
+        "revision": "c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
+        "dtype": "float32",
+        "parameters_millions": 23,
+        "gpu_share": 0.0,
+        "replicas_per_gpu": 0,
+        "gpu_memory_fraction": None,
+        "max_batch_size": 32,
+        "max_batch_tokens": 2048,
+        "batch_wait_ms": 0,
+        "long_text": "truncate",
+        "max_queue_length": 128,
+        "max_ongoing_requests": 192,
+        "target_ongoing_requests": 32,
+        "min_replicas": 1,
+        "max_replicas": 2,
+        "estimated_batch_ms": 487.45,
+    }
+    assert (answers["request_timeout_s"], answers["graceful_shutdown_timeout_s"]) == (5, 10)
+
+
+def test_only_what_was_asked_is_recorded(questionnaire: Questionnaire) -> None:
+    recorded = yaml.safe_load((questionnaire.render() / ".copier-answers.yml").read_text())
+    assert {key for key in recorded if not key.startswith("_")} == set(ASKED)
+    assert not set(COMPUTED) & set(recorded)
+
+
+@pytest.mark.parametrize("gpu_type", TABLES["gpu_table"])
+def test_each_card_is_answered_with_a_whole_card_and_its_first_dtype(
+    questionnaire: Questionnaire, gpu_type: str
+) -> None:
+    answers = questionnaire.answers(gpu_type=gpu_type)
+    (model,) = answers["models"]
+    assert model["dtype"] == TABLES["gpu_table"][gpu_type]["dtypes"][0]
+    assert model["gpu_share"] == (0 if gpu_type == "none" else 1)
+    assert answers["serving"] == "container"
+
+
+@pytest.mark.parametrize("task", TABLES["task_table"])
+@pytest.mark.parametrize("long_text", ["truncate", "refuse"])
+@pytest.mark.parametrize("serving", ["container", "ray"])
+def test_each_choice_is_taken(questionnaire: Questionnaire, task: str, long_text: str, serving: str) -> None:
+    answers = questionnaire.answers(model_task=task, model_long_text=long_text, serving=serving)
+    assert (answers["models"][0]["task"], answers["models"][0]["long_text"]) == (task, long_text)
+    assert answers["serving"] == serving
+
+
+@pytest.mark.parametrize(
+    ("gpu_type", "dtype"),
+    [(card, dtype) for card, row in TABLES["gpu_table"].items() for dtype in row["dtypes"]],
+)
+def test_each_dtype_of_each_card_is_taken(questionnaire: Questionnaire, gpu_type: str, dtype: str) -> None:
+    assert questionnaire.answers(gpu_type=gpu_type, model_dtype=dtype)["models"][0]["dtype"] == dtype
+
+
+@pytest.mark.parametrize(
+    ("data", "serving"),
+    [
+        ({"expected_rps": 9.9}, "container"),
+        ({"expected_rps": 10}, "ray"),
+        ({"more_models": [TOXICITY]}, "ray"),
+        ({"gpu_type": "l4"}, "container"),
+        ({"gpu_type": "l4", "model_gpu_share": 0.5}, "ray"),
+    ],
+)
+def test_the_serving_mode_is_worked_out(questionnaire: Questionnaire, data: dict[str, Any], serving: str) -> None:
+    assert questionnaire.answers(**data)["serving"] == serving
+
+
+def test_a_shared_card_is_divided_rounding_down(questionnaire: Questionnaire) -> None:
+    (model,) = questionnaire.answers(gpu_type="l4", model_gpu_share=0.33339)["models"]
+    assert (model["gpu_share"], model["replicas_per_gpu"]) == (0.3333, 3)
+    assert model["gpu_memory_fraction"] == 0.2726  # 0.9 x 0.3333 - 0.6 / 22, cut at four decimals
+
+
+def test_values_given_on_the_command_line_arrive_as_text(questionnaire: Questionnaire) -> None:
+    answers = questionnaire.answers(
+        expected_rps="2.5",
+        latency_objective_ms="1200",
+        more_models="[{name: tox, source: ./w, revision: v1}]",
+    )
+    assert (answers["expected_rps"], answers["latency_objective_ms"]) == (2.5, 1200)
+    assert answers["request_timeout_s"] == 12
+    assert [model["name"] for model in answers["models"]] == ["minilm", "tox"]
+
+
+def test_an_entry_of_more_models_takes_the_defaults_of_the_first_model(questionnaire: Questionnaire) -> None:
+    bare = {"name": "the-other", "source": "./weights", "revision": "v1"}
+    first, second = questionnaire.answers(gpu_type="t4", more_models=[bare])["models"]
+    differs = {"name": "the-other", "module": "the_other", "source": "./weights", "revision": "v1"}
+    assert second == first | differs
+
+
+def test_an_entry_of_more_models_keeps_what_it_says(questionnaire: Questionnaire) -> None:
+    said = TOXICITY | {
+        "parameters_millions": 110,
+        "dtype": "float16",
+        "gpu_share": 0.25,
+        "max_batch_size": 16,
+    }
+    said |= {"max_batch_tokens": 1024, "batch_wait_ms": 2.5, "long_text": "refuse", "min_replicas": 3}
+    model = questionnaire.answers(gpu_type="a10g", more_models=[said])["models"][1]
+    assert {key: model[key] for key in said} == said
+    assert model["max_replicas"] == 3
+
+
+@pytest.mark.parametrize("objective", [10, 30, 100])
+def test_a_tight_promise_lowers_the_default_batch_instead_of_refusing_it(
+    questionnaire: Questionnaire, objective: int
+) -> None:
+    (model,) = questionnaire.answers(latency_objective_ms=objective)["models"]
+    assert model["estimated_batch_ms"] <= objective
+    assert model["max_batch_tokens"] >= 8 * model["max_batch_size"]
+
+
+def test_a_path_needs_no_commit(questionnaire: Questionnaire) -> None:
+    for source in ("/mnt/weights/minilm", "./weights"):
+        assert questionnaire.answers(model_source=source)["model_revision"] == "v1"
+    assert questionnaire.answers(model_source="./weights", model_revision="2026-08")["model_revision"] == "2026-08"
+
+
+def test_another_hub_model_is_taken_with_its_commit(questionnaire: Questionnaire) -> None:
+    for source in ("bert-base-uncased", "BAAI/bge-small-en-v1.5"):
+        assert questionnaire.answers(model_source=source, model_revision="0" * 40)["model_source"] == source

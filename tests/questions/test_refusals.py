@@ -1,0 +1,195 @@
+"""Every bad answer ends in one line that names the value and says what to change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from questionnaire import COMPUTED, Questionnaire
+
+L4 = {"gpu_type": "l4"}
+OK = {"name": "tox", "source": "./w", "revision": "v1"}
+DNS = "use lower-case letters, digits and -"
+COMMIT = "Give the full 40-digit commit"
+
+# answers -> what the message must say: the value, then the remedy
+REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"service_name": "Text Service"}, "service_name is 'Text Service'", DNS),
+    ({"service_name": "9lives"}, "service_name is '9lives'", DNS),
+    ({"service_name": "text-service-"}, "service_name is 'text-service-'", DNS),
+    ({"service_name": "a" * 41}, "service_name is 'aaaa", "at most 40 characters"),
+    ({"service_name": ""}, "service_name is ''", DNS),
+    ({"service_name": "text\nservice"}, r"service_name is 'text\nservice'", DNS),
+    ({"service_name": "on"}, "service_name is 'on'", "for example on-service"),
+    ({"description": "two\nlines"}, r"description is 'two\nlines'", "write one line"),
+    ({"description": 'a "quoted" word'}, "quoted", "without double quotes"),
+    ({"description": " "}, "description is ' '", "write one line"),
+    ({"owner": "@ml"}, "owner is '@ml'", "name a team"),
+    (
+        {"image_registry": "https://registry.example.com"},
+        "'https://registry.example.com'",
+        "without https://",
+    ),
+    (
+        {"image_registry": "registry.example.com/ml/"},
+        "'registry.example.com/ml/'",
+        "without a slash at the end",
+    ),
+    ({"expected_rps": 0}, "expected_rps is 0", "give a number from 0.001"),
+    ({"expected_rps": "many"}, "expected_rps is 'many'", "give a number from 0.001"),
+    ({"expected_rps": True}, "expected_rps is True", "give a number"),
+    ({"expected_rps": float("nan")}, "expected_rps is nan", "give a number"),
+    ({"expected_rps": float("inf")}, "expected_rps is inf", "give a number"),
+    ({"expected_rps": None}, "expected_rps is None", "give a number"),
+    ({"expected_rps": [5]}, "expected_rps is [5]", "give a number"),
+    ({"latency_objective_ms": 0.5}, "latency_objective_ms is 0.5", "give a whole number from 10"),
+    ({"latency_objective_ms": 9}, "latency_objective_ms is 9", "give a whole number from 10"),
+    ({"latency_objective_ms": "500ms"}, "latency_objective_ms is '500ms'", "give a whole number from 10"),
+    ({"availability_objective": 100}, "availability_objective is 100", "90 to below 100"),
+    ({"availability_objective": 0.999}, "availability_objective is 0.999", "90 to below 100"),
+    ({"availability_objective": "99,9"}, "availability_objective is '99,9'", "90 to below 100"),
+    ({"gpu_type": "b200"}, "'b200'", "not in ['none', 't4', 'l4'"),
+    ({"model_name": "MiniLM"}, "model_name is 'MiniLM'", DNS),
+    ({"model_name": "a" * 31}, "model_name is 'aaa", "at most 30 characters"),
+    ({"model_name": "import"}, "model_name is 'import'", "for example import-model"),
+    ({"model_name": "init"}, "model_name is 'init'", "for example init-model"),
+    ({"model_name": "aux"}, "model_name is 'aux'", "for example aux-model"),
+    ({"model_name": "null"}, "model_name is 'null'", "lengthen it"),
+    ({"model_task": "translation"}, "'translation'", "not in ['embedding', 'text-classification']"),
+    ({"model_source": "../weights"}, "model_source is '../weights'", "a path that starts with / or ./"),
+    ({"model_source": "https://hub/x"}, "model_source is 'https://hub/x'", "give a hub id such as"),
+    ({"model_source": "a/b/c"}, "model_source is 'a/b/c'", "give a hub id such as"),
+    ({"model_revision": "main"}, "model_revision is 'main'", COMMIT),
+    ({"model_revision": "c9745ed"}, "model_revision is 'c9745ed'", COMMIT),
+    ({"model_source": "intfloat/e5-small"}, "model_revision is ''", COMMIT + " of intfloat/e5-small"),
+    ({"model_source": "./weights", "model_revision": "a b"}, "model_revision is 'a b'", "for example v1"),
+    ({"model_parameters_millions": -1}, "model_parameters_millions is -1", "give a number from 0.001"),
+    ({"model_parameters_millions": "7B"}, "model_parameters_millions is '7B'", "give a number from 0.001"),
+    ({"model_parameters_millions": 70000}, "is 70000", "or a longer latency_objective_ms"),
+    (
+        L4 | {"model_parameters_millions": 70000},
+        "in bfloat16 take 130.39 GiB",
+        "choose a smaller model, a larger gpu_type",
+    ),
+    ({"model_dtype": "float16"}, "model_dtype is 'float16'", "choose float32 or bfloat16"),
+    ({"gpu_type": "t4", "model_dtype": "bfloat16"}, "'bfloat16': a t4", "choose float16 or float32"),
+    ({"model_dtype": "int8"}, "'int8'", "not in ['float32', 'bfloat16']"),
+    (
+        L4 | {"model_parameters_millions": 8000, "model_dtype": "float32"},
+        "model_dtype is 'float32'",
+        "choose bfloat16",
+    ),
+    ({"model_gpu_share": 0.5}, "model_gpu_share is 0.5", "give 0 or choose a gpu_type"),
+    (L4 | {"model_gpu_share": 1.5}, "model_gpu_share is 1.5", "give a number from 0 to 1"),
+    (L4 | {"model_gpu_share": "half"}, "model_gpu_share is 'half'", "give a number from 0 to 1"),
+    (L4 | {"model_gpu_share": 0.00001}, "model_gpu_share is 1e-05", "steps of 0.0001"),
+    (
+        {"gpu_type": "t4", "model_gpu_share": 0},
+        "model_gpu_share is 0",
+        "give a share above 0 or change model_dtype",
+    ),
+    (
+        L4 | {"model_gpu_share": 0.03},
+        "a share of 0.03 is 0.59 GiB",
+        "raise model_gpu_share to at least 0.0325",
+    ),
+    (L4 | {"model_parameters_millions": 3000, "model_gpu_share": 0.3}, "5.94 GiB", "to at least 0.3137"),
+    ({"model_max_batch_size": 0}, "model_max_batch_size is 0", "give a whole number from 1"),
+    ({"model_max_batch_size": 2.5}, "model_max_batch_size is 2.5", "give a whole number from 1"),
+    ({"model_max_batch_size": 512}, "4096 tokens", "lower model_max_batch_size to at most 262"),
+    (
+        {"model_max_batch_tokens": 100},
+        "32 x 8 tokens (a short text) is 256",
+        "lower model_max_batch_size to 12",
+    ),
+    (
+        {"model_max_batch_tokens": 3000},
+        "712.2 ms for a batch of 3000",
+        "model_max_batch_tokens to at most 2101",
+    ),
+    (
+        L4 | {"model_parameters_millions": 400, "model_gpu_share": 0.1, "model_max_batch_tokens": 3000},
+        "1.14 GiB, 2.49 GiB in all, while 0.9 x 22.0 GiB (l4) x a share of 0.1 is 1.98 GiB",
+        "raise model_gpu_share to at least 0.1258",
+    ),
+    ({"model_batch_wait_ms": 100}, "100 ms of waiting and an estimated 487.4 ms", "wait less than 12.554 ms"),
+    ({"model_batch_wait_ms": -1}, "model_batch_wait_ms is -1", "give a number from 0"),
+    ({"model_batch_wait_ms": "5ms"}, "model_batch_wait_ms is '5ms'", "give a number from 0"),
+    ({"model_long_text": "drop"}, "'drop'", "not in ['truncate', 'refuse']"),
+    ({"model_min_replicas": 0}, "model_min_replicas is 0", "give a whole number from 1"),
+    (
+        {"model_min_replicas": 3, "model_max_replicas": 2},
+        "fewer than model_min_replicas 3",
+        "give at least 3",
+    ),
+    ({"more_models": "toxicity"}, "more_models is 'toxicity'", "give a YAML list"),
+    ({"more_models": OK}, "more_models is {'name': 'tox'", "give a YAML list"),
+    ({"more_models": None}, "more_models is None", "or [] for none"),
+    ({"more_models": 3}, "more_models is 3", "or [] for none"),
+    ({"more_models": ["toxicity"]}, "more_models entry 1 is 'toxicity'", "give a mapping"),
+    ({"more_models": [OK, [OK]]}, "more_models entry 2 is [{", "give a mapping"),
+    ({"more_models": [{}]}, "more_models entry 1 is {}: it has no name", "add it"),
+    ({"more_models": [{"name": "tox"}]}, "it has no source", "add it"),
+    ({"more_models": [{"name": "tox", "source": "./w"}]}, "it has no revision", "add it"),
+    (
+        {"more_models": [OK | {"model_task": "embedding"}]},
+        "unknown key 'model_task'",
+        "the keys are name, task",
+    ),
+    ({"more_models": [OK | {1: 2}]}, "unknown key 1", "the keys are name, task"),
+    (
+        {"more_models": [OK | {"name": "minilm"}]},
+        "name is 'minilm': another model has that name",
+        "choose another",
+    ),
+    ({"more_models": [OK, OK]}, "more_models entry 2 ('tox'), name is 'tox'", "names must differ"),
+    ({"more_models": [OK | {"name": True}]}, "name is True", DNS),
+    (
+        {"more_models": [OK | {"task": "translate"}]},
+        "task is 'translate'",
+        "choose one of embedding, text-classification",
+    ),
+    ({"more_models": [OK | {"source": None}]}, "source is None", "give a hub id"),
+    ({"more_models": [OK | {"source": "a/b", "revision": "main"}]}, "revision is 'main'", COMMIT + " of a/b"),
+    ({"more_models": [OK | {"dtype": "float16"}]}, "dtype is 'float16'", "choose float32 or bfloat16"),
+    (
+        {"more_models": [OK | {"max_batch_size": {"a": 1}}]},
+        "max_batch_size is {'a': 1}",
+        "give a whole number",
+    ),
+    (
+        {"more_models": [OK | {"batch_wait_ms": 400}]},
+        "('tox'), batch_wait_ms is 400",
+        "lower max_batch_tokens to at most",
+    ),
+    ({"more_models": [OK | {"long_text": 1}]}, "long_text is 1", "choose one of truncate, refuse"),
+    (L4 | {"model_gpu_share": 0.5, "serving": "container"}, "minilm has gpu_share 0.5", "Choose ray"),
+    (
+        L4 | {"more_models": [OK], "serving": "container"},
+        "minilm, tox all have a gpu_share above 0",
+        "Choose ray",
+    ),
+    ({"serving": "lambda"}, "'lambda'", "not in ['container', 'ray']"),
+]
+
+
+@pytest.mark.parametrize(("data", "value", "remedy"), REFUSED, ids=lambda item: str(item)[:60])
+def test_a_bad_answer_is_refused_in_words_that_name_the_value_and_the_remedy(
+    questionnaire: Questionnaire, data: dict[str, Any], value: str, remedy: str
+) -> None:
+    message = questionnaire.refusal(**data)
+    assert value in message, message
+    assert remedy in message, message
+    assert "\n" not in message
+    assert message.startswith(("Validation error for question '", "Invalid choice for '"))
+
+
+@pytest.mark.parametrize("key", COMPUTED)
+def test_a_value_that_is_worked_out_cannot_be_given(questionnaire: Questionnaire, key: str) -> None:
+    assert f"{key} is 'x': it is worked out" in questionnaire.refusal(**{key: "x"})
+
+
+def test_nothing_is_written_when_an_answer_is_refused(questionnaire: Questionnaire) -> None:
+    before = set(questionnaire.folder.iterdir())
+    questionnaire.refusal(serving="lambda")
+    assert set(questionnaire.folder.iterdir()) == before

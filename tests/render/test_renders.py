@@ -1,0 +1,51 @@
+"""Every variant is rendered and read: nothing is left over, missing, unused, or against the rules of its own tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.render.checks import CHECKS, Check, distinct, join, mypy, ruff
+from tests.rendering import recorded_answers
+from tests.variants import AXES, NAMED, RUN, choices_of, labels_of, pairs_of
+
+
+def test_every_choice_occurs_in_a_variant(renders: dict[str, Path], digests: list[dict[str, str]]) -> None:
+    kept = [labels_of(recorded_answers(folder)) for folder in renders.values()]
+    for axis, labels in AXES.items():
+        assert {of[axis] for of in kept} == set(labels), axis
+    pairs = set[object]().union(*(pairs_of(labels) for labels in kept))
+    print(f"\n{len(renders)} variants hold {len(pairs)} pairs of choices")
+    assert set(NAMED) <= set(renders)
+
+
+def test_every_serving_mode_is_run_with_every_task_and_with_several_models() -> None:
+    for serving in choices_of("serving"):
+        mine = [answers for answers in RUN.values() if answers["serving"] == serving]
+        assert {answers["model_task"] for answers in mine if "model_task" in answers} == set(choices_of("model_task"))
+        assert any("more_models" in answers for answers in mine)
+
+
+def test_two_renders_of_the_same_answers_have_the_same_bytes(digests: list[dict[str, str]]) -> None:
+    first, second = digests
+    assert first == second
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_every_variant_passes(check: Check, renders: dict[str, Path]) -> None:
+    faults: dict[str, list[str]] = {}
+    for name, folder in distinct(renders, *CHECKS[check]).items():
+        for fault in check(folder):
+            faults.setdefault(fault, []).append(name)
+    assert not faults, "\n".join(f"{fault} (in {', '.join(names)})" for fault, names in faults.items())
+
+
+def test_the_python_of_every_variant_is_clean_by_its_own_ruff_settings(renders: dict[str, Path]) -> None:
+    faults = ruff(next(iter(renders.values())).parent)
+    assert not faults, "\n".join(faults)
+
+
+def test_the_types_of_every_variant_are_right(renders: dict[str, Path], tmp_path: Path) -> None:
+    faults = mypy(join(renders, tmp_path))
+    assert not faults, "\n".join(faults)

@@ -1,0 +1,156 @@
+"""A service beside a store that stops, hangs, crawls, refuses or lies: no error, little delay, back by itself."""
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from tests.run.conftest import Render
+from tests.run.light import put_light_model
+from tests.run.service import container, environment, wait_for
+from tests.store import SlowProxy, Store, running_store
+
+REQUESTS = 200
+ROUNDS = 3
+RECOVERY_S = 5
+PASSWORD = "right"  # noqa: S105
+PATH = "/v1/models/light/predict"
+BODY = {"instances": [{"text": "a text", "user_id": "user-1"}]}
+
+ROWS = """{"view": "user_activity", "entity": "user-1", "at": "now", "values": {"orders_7d": 3, "spend_7d": 9.5}}
+{"view": "recent_events", "entity": "user-1", "at": "now", "values": {"kind": "viewed", "item": "shoes"}}
+"""
+
+
+class Stage:
+    """A started service with its store behind a proxy, and the deadline that the service keeps."""
+
+    def __init__(self, url: str, store: Store, proxy: SlowProxy, folder: Path, deadline_ms: float) -> None:
+        self.url, self.store, self.proxy, self.folder, self.deadline_ms = url, store, proxy, folder, deadline_ms
+
+    def fill(self) -> None:
+        path = self.folder / "rows.jsonl"
+        path.write_text(ROWS)
+        command = [sys.executable, "-m", "jobs.write_features", str(path)]
+        env = environment(self.folder, FEATURE_STORE_URL=self.store.url, FEATURE_STORE_PASSWORD=PASSWORD)
+        subprocess.run(command, cwd=self.folder, env=env, check=True, timeout=60)
+
+    def ask(self, client: httpx.Client) -> tuple[float, httpx.Response]:
+        started = time.perf_counter()
+        response = client.post(PATH, json=BODY)
+        return (time.perf_counter() - started) * 1e3, response
+
+    def load(self) -> tuple[float, set[int], set[str]]:
+        """p99 in ms of REQUESTS requests in a row, their statuses, and what was degraded."""
+        with httpx.Client(base_url=self.url, timeout=30) as client:
+            self.ask(client)
+            answers = [self.ask(client) for _ in range(REQUESTS)]
+        statuses = {response.status_code for _, response in answers}
+        degraded = {each for _, response in answers for each in response.json()["degraded"]}
+        return statistics.quantiles([ms for ms, _ in answers], n=100)[98], statuses, degraded
+
+    def healthy(self) -> bool:
+        with httpx.Client(base_url=self.url, timeout=30) as client:
+            return not self.ask(client)[1].json()["degraded"]
+
+
+@pytest.fixture(scope="module")
+def stage(render: Render) -> Iterator[Stage]:
+    folder = render(serving="container", features="redis", model_name="light")
+    put_light_model(folder, "light")
+    deadline_ms = yaml.safe_load((folder / "config/features.yaml").read_text())["deadline_ms"]
+    with running_store(PASSWORD) as store, SlowProxy(store.port).running() as proxy:
+        env = {"FEATURE_STORE_URL": f"redis://127.0.0.1:{proxy.port}/0", "FEATURE_STORE_PASSWORD": PASSWORD}
+        with container(folder, **env) as url:
+            made = Stage(url, store, proxy, folder, deadline_ms)
+            made.fill()
+            wait_for("features are read", made.healthy, RECOVERY_S)
+            yield made
+
+
+def stop(stage: Stage) -> Callable[[], None]:
+    stage.store.stop()
+
+    def mend() -> None:
+        stage.store.start()
+        stage.fill()
+
+    return mend
+
+
+def hang(stage: Stage) -> Callable[[], None]:
+    stage.store.pause()
+    return stage.store.resume
+
+
+def crawl(stage: Stage) -> Callable[[], None]:
+    """Ten times what a healthy read takes here."""
+    stage.proxy.delay_s = 0.01
+
+    def mend() -> None:
+        stage.proxy.delay_s = 0.0
+
+    return mend
+
+
+def refuse(stage: Stage) -> Callable[[], None]:
+    """Another password, and every connection made anew."""
+    client = stage.store.client()
+    client.config_set("requirepass", "another")
+    client.client_kill_filter(_type="normal", skipme=True)
+
+    def mend() -> None:
+        client.config_set("requirepass", PASSWORD)
+
+    return mend
+
+
+def poison(stage: Stage) -> Callable[[], None]:
+    client = stage.store.client()
+    for key in client.scan_iter("*user_activity*"):
+        client.hset(key, "orders_7d", "not json")
+    return stage.fill
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (stop, {"error"}),
+        (hang, {"timeout", "error"}),
+        (crawl, set()),
+        (refuse, {"error"}),
+        (poison, {"error"}),
+    ],
+)
+def test_a_fault_of_the_store_costs_no_request_and_at_most_the_deadline(
+    stage: Stage, fault: Callable[[Stage], Callable[[], None]], says: set[str]
+) -> None:
+    excess = []
+    for _ in range(ROUNDS):  # the machine may hiccup in one round, not in all
+        normal_ms, statuses, degraded = stage.load()
+        assert statuses == {200}
+        assert degraded == set()
+        mend = fault(stage)
+        try:
+            fault_ms, statuses, degraded = stage.load()
+        finally:
+            mend()
+        began = time.monotonic()
+        wait_for("features are read again", stage.healthy, RECOVERY_S, 0.05)
+        print(
+            f"{fault.__name__}: p99 {normal_ms:.1f} ms, with the fault {fault_ms:.1f} ms, "
+            f"deadline {stage.deadline_ms} ms, back after {time.monotonic() - began:.2f} s, {sorted(degraded)}"
+        )
+        assert statuses == {200}
+        assert {each.partition(": ")[2] for each in degraded} <= says
+        assert bool(degraded) == bool(says)
+        excess.append(fault_ms - normal_ms - stage.deadline_ms)
+        if excess[-1] <= 0:
+            break
+    assert min(excess) <= 0, f"p99 above deadline and normal p99 by {excess} ms"

@@ -1,0 +1,79 @@
+"""Each variant starts as shipped, keeps the HTTP contract, and predicts what its plain model class predicts."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.run.conftest import Render
+from tests.run.service import RayHead, container, predictions_of_the_plain_class, run_contract
+from tests.store import running_store
+from tests.variants import RUN
+
+TEXTS = [
+    "The delivery was late again.",
+    "ok",
+    "I would like to change the address of my order, because I have moved to another city since I placed it. " * 3,
+]
+
+
+def described_models(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict) and "source" in node:
+        yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else []:
+        yield from described_models(child)
+
+
+@contextmanager
+def store_of(folder: Path) -> Iterator[dict[str, str]]:
+    """The environment that tells a service with features where its store is."""
+    if not (folder / "config/features.yaml").exists():
+        yield {}
+        return
+    with running_store() as store:
+        yield {"FEATURE_STORE_URL": store.url}
+
+
+@contextmanager
+def started(folder: Path, request: pytest.FixtureRequest, env: dict[str, str]) -> Iterator[str]:
+    if (folder / "config/service.yaml").exists():
+        with container(folder, **env) as url:
+            yield url
+    else:
+        head: RayHead = request.getfixturevalue("ray_head")
+        yield head.deploy(folder, env=env)
+
+
+def close(one: Any, other: Any, tolerance: float) -> bool:
+    if isinstance(one, float):
+        return abs(one - other) <= tolerance
+    if isinstance(one, list):
+        return len(one) == len(other) and all(close(a, b, tolerance) for a, b in zip(one, other, strict=True))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(close(one[key], other[key], tolerance) for key in one)
+    return bool(one == other)
+
+
+@pytest.mark.parametrize("name", list(RUN))
+def test_a_started_variant_keeps_the_contract_and_predicts_as_the_plain_class(
+    name: str, render: Render, request: pytest.FixtureRequest
+) -> None:
+    folder = render(**RUN[name])
+    config = folder / ("config/service.yaml" if (folder / "config/service.yaml").exists() else "config/serve.yaml")
+    with store_of(folder) as env, started(folder, request, env) as url:
+        run_contract(folder, url, **env)
+        for model in described_models(yaml.safe_load(config.read_text())):
+            expected = predictions_of_the_plain_class(folder, model, TEXTS)
+            tolerance = 1e-4 if model["dtype"] == "float32" else 3e-2  # bfloat16 keeps 8 bits
+            for text, prediction in zip(TEXTS, expected, strict=True):
+                body = {"instances": [{"text": text}]}
+                answered = httpx.post(f"{url}/v1/models/{model['name']}/predict", json=body, timeout=60)
+                assert answered.status_code == 200, answered.text
+                assert close(answered.json()["predictions"], [prediction], tolerance)
+            body = {"instances": [{"text": text} for text in TEXTS]}
+            together = httpx.post(f"{url}/v1/models/{model['name']}/predict", json=body, timeout=60).json()
+            assert close(together["predictions"], expected, tolerance)

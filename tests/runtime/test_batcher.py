@@ -1,0 +1,231 @@
+"""What the batcher promises to requests: order, bounds, deadlines, and that nobody pays for another's fault."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+from pydantic import BaseModel
+
+from service.runtime.batcher import Batcher, DeadlinePassed, QueueFull
+from service.runtime.interface import Tokens
+from service.runtime.metrics import ModelMetrics
+from service.runtime.metrics_prometheus import PrometheusExporter
+from service.runtime.partition import CostModel
+from service.runtime.settings import BatchLimits
+
+
+class Length(BaseModel):
+    length: int
+
+
+LIMITS = BatchLimits(max_batch_size=4, max_batch_tokens=1000, batch_wait_ms=0, max_queue_length=16)
+COST = CostModel(fixed_s=0.01, per_token_s=0.0001)
+
+
+class Recorder:
+    """A model that answers each input's length and remembers the batches it ran."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.batches: list[list[int]] = []
+        self.seconds = seconds
+
+    def __call__(self, batch: Sequence[Tokens]) -> list[Length]:
+        self.batches.append([len(item.ids) for item in batch])
+        time.sleep(self.seconds)
+        if any(len(item.ids) == 13 for item in batch):
+            raise RuntimeError("unlucky")
+        return [Length(length=len(item.ids)) for item in batch]
+
+
+def of(*lengths: int) -> list[Tokens]:
+    return [Tokens([0] * length) for length in lengths]
+
+
+def run(
+    test: Callable[[Batcher], Awaitable[Any]], model: Any, limits: BatchLimits = LIMITS, **options: Any
+) -> CollectorRegistry:
+    registry = CollectorRegistry()
+
+    async def scenario() -> None:
+        metrics = ModelMetrics(PrometheusExporter(registry), "m")
+        batcher = Batcher(model, limits, COST, metrics, **options)
+        try:
+            await asyncio.wait_for(test(batcher), 10)
+        finally:
+            await batcher.close()
+
+    asyncio.run(scenario())
+    return registry
+
+
+def counted(registry: CollectorRegistry, name: str) -> float:
+    return registry.get_sample_value(name, {"model": "m"}) or 0.0
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.lists(st.integers(1, 12), min_size=1, max_size=3), min_size=1, max_size=5), st.booleans())
+def test_every_request_gets_its_own_answers_in_order(requests: list[list[int]], threaded: bool) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        answers = await asyncio.gather(*(batcher.submit(of(*lengths), 5) for lengths in requests))
+        assert answers == [[Length(length=length) for length in lengths] for lengths in requests]
+
+    with ThreadPoolExecutor(1) as executor:
+        run(scenario, Recorder(), executor=executor if threaded else None)
+
+
+def test_one_input_runs_at_once_and_what_queued_meanwhile_runs_together() -> None:
+    model = Recorder(seconds=0.02)
+
+    async def scenario(batcher: Batcher) -> None:
+        first = asyncio.ensure_future(batcher.submit(of(5), 5))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await asyncio.gather(first, *(batcher.submit(of(7), 5) for _ in range(3)))
+
+    run(scenario, model)
+    assert model.batches == [[5], [7, 7, 7]]
+
+
+def test_no_batch_exceeds_its_limits() -> None:
+    model = Recorder()
+    limits = LIMITS.model_copy(update={"max_batch_tokens": 20})
+
+    async def scenario(batcher: Batcher) -> None:
+        await batcher.submit(of(*[3] * 9, 15), 5)
+
+    run(scenario, model, limits)
+    assert sum(map(len, model.batches)) == 10
+    assert all(len(batch) <= 4 and (len(batch) == 1 or len(batch) * max(batch) <= 20) for batch in model.batches)
+
+
+def test_the_oldest_input_is_in_the_next_batch_whatever_its_length() -> None:
+    model = Recorder()
+
+    async def scenario(batcher: Batcher) -> None:
+        await asyncio.gather(batcher.submit(of(400), 5), *(batcher.submit(of(2), 5) for _ in range(10)))
+
+    run(scenario, model)
+    assert 400 in model.batches[0]
+
+
+def test_short_texts_do_not_pay_for_the_padding_of_a_long_one() -> None:
+    model = Recorder()
+
+    async def scenario(batcher: Batcher) -> None:
+        await batcher.submit(of(2, 300, 2, 2), 5)
+
+    registry = run(scenario, model)
+    assert sorted(map(sorted, model.batches)) == [[2, 2, 2], [300]]
+    assert counted(registry, "service_batch_tokens_total") == 306
+    assert counted(registry, "service_batch_padded_tokens_total") == 306
+
+
+def test_a_request_that_does_not_fit_the_queue_is_refused_at_once_with_the_time_to_drain() -> None:
+    async def scenario(batcher: Batcher) -> None:
+        waiting = asyncio.ensure_future(batcher.submit(of(*[100] * 16), 5))
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull, match="16 inputs are waiting and the queue takes 16") as caught:
+            await batcher.submit(of(1), 5)
+        assert caught.value.retry_after_s == pytest.approx(4 * COST.seconds(4, 100))
+        await waiting
+
+    run(scenario, Recorder())
+
+
+def test_inputs_of_a_caller_who_left_are_not_run() -> None:
+    model = Recorder()
+
+    async def scenario(batcher: Batcher) -> None:
+        gone = asyncio.ensure_future(batcher.submit(of(5, 5), 5))
+        stays = asyncio.ensure_future(batcher.submit(of(9), 5))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await stays
+
+    registry = run(scenario, model)
+    assert model.batches == [[9]]
+    assert counted(registry, "service_dropped_inputs_total") == 2
+
+
+def test_a_caller_who_left_makes_room_in_a_full_queue() -> None:
+    async def scenario(batcher: Batcher) -> None:
+        gone = asyncio.ensure_future(batcher.submit(of(*[5] * 16), 5))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        assert len(await batcher.submit(of(3), 5)) == 1
+
+    run(scenario, Recorder())
+
+
+def test_a_request_past_its_deadline_ends_and_is_not_run() -> None:
+    model = Recorder(seconds=0.1)
+
+    async def scenario(batcher: Batcher) -> None:
+        with ThreadPoolExecutor(1) as executor:
+            batcher._executor = executor
+            first = asyncio.ensure_future(batcher.submit(of(5), 5))
+            await asyncio.sleep(0.02)
+            with pytest.raises(DeadlinePassed):
+                await batcher.submit(of(9), 0.02)
+            await first
+
+    run(scenario, model)
+    assert model.batches == [[5]]
+
+
+def test_a_failing_batch_fails_its_own_requests_and_no_other() -> None:
+    async def scenario(batcher: Batcher) -> None:
+        unlucky, lucky = await asyncio.gather(
+            batcher.submit(of(13), 5), batcher.submit(of(600), 5), return_exceptions=True
+        )
+        assert isinstance(unlucky, RuntimeError)
+        assert lucky == [Length(length=600)]
+        assert await batcher.submit(of(4), 5) == [Length(length=4)]
+        assert batcher.alive
+
+    run(scenario, Recorder())
+
+
+def test_a_model_that_answers_too_few_predictions_is_an_error_not_a_hang() -> None:
+    async def scenario(batcher: Batcher) -> None:
+        with pytest.raises(ValueError, match="answered 0 predictions for a batch of 1"):
+            await batcher.submit(of(1), 5)
+
+    run(scenario, lambda batch: [])
+
+
+def test_new_limits_hold_from_the_next_batch_on() -> None:
+    model = Recorder()
+
+    async def scenario(batcher: Batcher) -> None:
+        await batcher.submit(of(1, 1, 1, 1), 5)
+        batcher.limits = LIMITS.model_copy(update={"max_batch_size": 1})
+        await batcher.submit(of(1, 1, 1, 1), 5)
+
+    run(scenario, model)
+    assert model.batches == [[1, 1, 1, 1], [1], [1], [1], [1]]
+
+
+def test_a_batch_wait_gathers_company_but_a_full_batch_goes_at_once() -> None:
+    model = Recorder()
+    limits = LIMITS.model_copy(update={"batch_wait_ms": 200})
+
+    async def scenario(batcher: Batcher) -> None:
+        started = time.monotonic()
+        first = asyncio.ensure_future(batcher.submit(of(1), 5))
+        await asyncio.sleep(0.03)
+        await asyncio.gather(first, batcher.submit(of(1), 5))
+        assert time.monotonic() - started >= 0.2
+        started = time.monotonic()
+        await batcher.submit(of(1, 1, 1, 1), 5)
+        assert time.monotonic() - started < 0.15
+
+    run(scenario, model, limits)
+    assert model.batches == [[1, 1], [1, 1, 1, 1]]

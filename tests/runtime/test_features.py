@@ -1,0 +1,367 @@
+"""What reading features promises: typed views, one round trip, defaults and an outcome for whatever goes wrong."""
+
+import asyncio
+import json
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import pytest
+from prometheus_client import CollectorRegistry
+from pydantic import BaseModel
+
+from jobs.write_features import rows_of
+from service.features.views import Event, RecentEvents, UserActivity
+from service.runtime.feature_writer import FeatureWriter, Row
+from service.runtime.features import FeatureSettings, FeatureSource, Lookup, View, load_feature_settings
+from service.runtime.features_redis import OPEN_S, RedisFeatureStore, key_of
+from service.runtime.metrics_prometheus import PrometheusExporter
+from service.runtime.settings import SettingsError
+from tests.store import Store, running_store
+
+DEADLINE_MS = 100
+ACTIVITY, EVENTS = View.of(UserActivity), View.of(RecentEvents)
+USER = {"user_id": "u"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Store]:
+    with running_store() as store:
+        yield store
+
+
+@pytest.fixture
+def store(server: Store) -> Store:
+    server.client().flushall()
+    return server
+
+
+def settings_of(store: Store, **more: Any) -> FeatureSettings:
+    return FeatureSettings.model_validate({"url": store.url, "namespace": "t", "deadline_ms": DEADLINE_MS, **more})
+
+
+def write(store: Store, *rows: Row) -> None:
+    writer = FeatureWriter(settings_of(store))
+    assert writer.write(rows) == len(rows)
+    writer.close()
+
+
+def activity(orders: int, at_s: float | None = None, entity: str = "u") -> Row:
+    return Row(ACTIVITY, entity, UserActivity(orders_7d=orders, spend_7d=1.5), time.time() if at_s is None else at_s)
+
+
+def event(item: str, at_s: float, entity: str = "u") -> Row:
+    return Row(EVENTS, entity, Event(kind="viewed", item=item), at_s)
+
+
+class Reading:
+    """A source on `store`, and what it counted."""
+
+    def __init__(self, store: Store, **more: Any) -> None:
+        settings = settings_of(store, **more)
+        self.registry = CollectorRegistry()
+        self.store = RedisFeatureStore(settings)
+        exporter = PrometheusExporter(self.registry)
+        views: list[type[BaseModel]] = [UserActivity, RecentEvents]
+        self.source = FeatureSource(views, self.store, settings.deadline_ms / 1e3, exporter, "m")
+
+    def outcomes(self, view: str) -> dict[str, float]:
+        name = "service_feature_lookups_total"
+        return {
+            sample.labels["outcome"]: sample.value
+            for metric in self.registry.collect()
+            for sample in metric.samples
+            if sample.name == name and sample.labels["view"] == view
+        }
+
+
+def reading(store: Store, do: Callable[[Reading], Awaitable[Any]], **more: Any) -> Any:
+    async def run() -> Any:
+        made = Reading(store, **more)
+        try:
+            return await do(made)
+        finally:
+            await made.source.close()
+
+    return asyncio.run(run())
+
+
+def read(store: Store, *entities: dict[str, str], **more: Any) -> tuple[list[list[Any]], list[str]]:
+    async def once(made: Reading) -> Any:
+        return await made.source.read(entities or [USER])
+
+    return reading(store, once, **more)
+
+
+def test_views_come_typed_in_the_declared_order_and_a_history_newest_first(store: Store) -> None:
+    now = time.time()
+    write(store, activity(3), event("old", now - 60), event("new", now))
+    ((first, second),), degraded = read(store)
+    assert first == UserActivity(orders_7d=3, spend_7d=1.5)
+    assert [each.item for each in second.events] == ["new", "old"]
+    assert degraded == []
+
+
+def test_a_history_keeps_the_last_events_and_every_key_expires(store: Store) -> None:
+    now = time.time()
+    write(store, activity(1), *(event(str(n), now - n) for n in range(RecentEvents.last + 5)))
+    ((_, recent),), _ = read(store)
+    assert [each.item for each in recent.events] == [str(n) for n in range(RecentEvents.last)]
+    for view in (ACTIVITY, EVENTS):
+        assert 0 < store.client().ttl(key_of("t", view, "u")) <= view.keep_s
+
+
+def test_writing_twice_is_writing_once_and_a_late_aggregate_loses(store: Store) -> None:
+    now = time.time()
+    write(store, event("a", now), event("a", now), activity(2, now), activity(1, now - 60))
+    ((first, second),), _ = read(store)
+    assert first.orders_7d == 2
+    assert len(second.events) == 1
+
+
+def test_an_aggregate_replaces_the_whole_so_no_old_field_hides_behind_a_new_time(store: Store) -> None:
+    now = time.time()
+    write(store, activity(3, now - 60), Row(ACTIVITY, "u", UserActivity(orders_7d=4), now), event("x", now))
+    ((first, _),), degraded = read(store)
+    assert first == UserActivity(orders_7d=4)
+    assert degraded == ["user_activity: partial"]
+
+
+GOOD = {"view": "user_activity", "entity": "u", "at": "2026-01-31T12:00:00Z", "values": {"orders_7d": 3}}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"view": "users"}, ["'users'", "user_activity, recent_events"]),
+        ({"values": {"orders": 3}}, ["has no orders", "orders_7d, spend_7d"]),
+        ({"values": {"orders_7d": "3"}}, ["orders_7d", "'3'"]),
+        ({"at": "2026-01-31T12:00:00"}, ["at", "timezone"]),
+        ({"entity": ""}, ["entity"]),
+        ({"more": 1}, ["more"]),
+    ],
+)
+def test_a_bad_line_is_named_and_nothing_of_its_file_written(change: dict[str, Any], words: list[str]) -> None:
+    lines = ["# a comment", "", json.dumps(GOOD), json.dumps(GOOD | change)]
+    with pytest.raises(ValueError, match="line 4 cannot be used") as refused:
+        list(rows_of(lines, 0.0))
+    for word in words:
+        assert word in str(refused.value)
+
+
+def test_good_lines_become_rows() -> None:
+    (row,) = rows_of([json.dumps(GOOD)], 0.0)
+    assert row == Row(ACTIVITY, "u", UserActivity(orders_7d=3), 1769860800.0)
+
+
+def test_an_unknown_entity_gets_defaults_and_a_known_one_beside_it_does_not(store: Store) -> None:
+    write(store, activity(3), event("x", time.time()))
+    rows, degraded = read(store, USER, {"user_id": "nobody"}, {})
+    assert rows[0][0].orders_7d == 3
+    assert rows[1] == rows[2] == [UserActivity(), RecentEvents()]
+    assert degraded == ["recent_events: missing", "user_activity: missing"]
+
+
+def test_values_older_than_the_views_age_are_stale(store: Store) -> None:
+    write(store, activity(3, time.time() - UserActivity.max_age_s - 60), event("x", time.time()))
+    ((first, second),), degraded = read(store)
+    assert first == UserActivity()
+    assert second.events
+    assert degraded == ["user_activity: stale"]
+
+
+def test_a_value_from_a_clock_ahead_of_ours_is_fresh(store: Store) -> None:
+    write(store, activity(3, time.time() + 3600), event("x", time.time()))
+    ((first, _),), degraded = read(store)
+    assert first.orders_7d == 3
+    assert degraded == []
+
+
+def test_an_absent_field_has_its_default_and_the_others_their_values(store: Store) -> None:
+    write(store, Row(ACTIVITY, "u", UserActivity(orders_7d=3), time.time()), event("x", time.time()))
+    ((first, _),), degraded = read(store)
+    assert first == UserActivity(orders_7d=3)
+    assert degraded == ["user_activity: partial"]
+
+
+@pytest.mark.parametrize("poison", ["not json", '"three"', "[1]", "\xff"])
+def test_a_poisoned_field_has_its_default_and_the_others_their_values(store: Store, poison: str) -> None:
+    write(store, activity(3), event("x", time.time()))
+    store.client().hset(key_of("t", ACTIVITY, "u"), "orders_7d", poison)
+    ((first, second),), degraded = read(store)
+    assert first == UserActivity(spend_7d=1.5)
+    assert second.events
+    assert degraded == ["user_activity: error"]
+
+
+def test_a_poisoned_event_is_left_out_of_the_history(store: Store) -> None:
+    write(store, activity(3), event("good", time.time()))
+    store.client().zadd(key_of("t", EVENTS, "u"), {"{": time.time() + 1, json.dumps({"kind": 1}): time.time() + 2})
+    ((_, recent),), degraded = read(store)
+    assert [each.item for each in recent.events] == ["good"]
+    assert degraded == ["recent_events: error"]
+
+
+def test_a_key_of_another_type_fails_only_its_own_lookup(store: Store) -> None:
+    write(store, activity(3), event("x", time.time()))
+    store.client().set(key_of("t", EVENTS, "u"), "a string")
+    ((first, _),), degraded = read(store)
+    assert first.orders_7d == 3
+    assert degraded == ["recent_events: error"]
+
+
+def test_a_hundred_requests_at_once_cost_at_most_two_round_trips(store: Store) -> None:
+    write(store, *(activity(n, entity=str(n)) for n in range(100)))
+
+    async def many(made: Reading) -> tuple[list[int], int]:
+        trips = 0
+        round_trip = made.store._round_trip
+
+        async def counted(wanted: list[Lookup]) -> list[Any]:
+            nonlocal trips
+            trips += 1
+            return await round_trip(wanted)
+
+        made.store._round_trip = counted  # type: ignore[method-assign]
+        answers = await asyncio.gather(*(made.source.read([{"user_id": str(n)}]) for n in range(100)))
+        return [rows[0][0].orders_7d for rows, _ in answers], trips  # type: ignore[attr-defined]
+
+    orders, trips = reading(store, many, deadline_ms=2000)
+    assert orders == list(range(100))
+    assert trips <= 2
+
+
+def test_a_hung_store_costs_its_deadline_and_is_read_again_once_it_answers(store: Store) -> None:
+    write(store, activity(3), event("x", time.time()))
+
+    async def through_a_hang(made: Reading) -> tuple[list[float], list[Sequence[str]]]:
+        await made.source.read([USER])
+        store.pause()
+        took: list[float] = []
+        said: list[Sequence[str]] = []
+        try:
+            for _ in range(8):
+                started = time.perf_counter()
+                said.append((await made.source.read([USER]))[1])
+                took.append(time.perf_counter() - started)
+        finally:
+            store.resume()
+        await asyncio.sleep(OPEN_S)
+        said.append((await made.source.read([USER]))[1])
+        assert made.outcomes("user_activity")["timeout"] >= 5
+        return took, said
+
+    took, said = reading(store, through_a_hang)
+    # Medians and minima: a busy machine may hold up one read, and a store without a bound holds up all.
+    assert statistics.median(took[:5]) < 2 * DEADLINE_MS / 1e3
+    assert min(took[5:]) < 0.02, "the breaker is open: nobody waits any more"
+    assert said[0] == ["recent_events: timeout", "user_activity: timeout"]
+    assert said[-1] == []
+
+
+def test_a_store_that_is_down_is_known_at_once_and_read_again_once_it_is_back() -> None:
+    with running_store() as store:
+
+        async def through_an_outage(made: Reading) -> tuple[float, Sequence[str], Sequence[str]]:
+            await made.source.read([USER])
+            store.stop()
+            started = time.perf_counter()
+            _, down = await made.source.read([USER])
+            took = time.perf_counter() - started
+            for _ in range(10):
+                await made.source.read([USER])
+            await asyncio.to_thread(store.start)
+            await asyncio.to_thread(write, store, activity(3), event("x", time.time()))
+            await asyncio.sleep(OPEN_S)
+            return took, down, (await made.source.read([USER]))[1]
+
+        took, down, back = reading(store, through_an_outage)
+    assert took < 2 * DEADLINE_MS / 1e3
+    assert down == ["recent_events: error", "user_activity: error"]
+    assert back == []
+
+
+def test_a_wrong_password_degrades_and_the_right_one_reads() -> None:
+    with running_store("right") as store:
+        writer = FeatureWriter(settings_of(store, password="right"))
+        writer.write([activity(3), event("x", time.time())])
+        writer.close()
+        assert read(store, password="wrong")[1] == ["recent_events: error", "user_activity: error"]
+        assert read(store, password="right")[1] == []
+
+
+@pytest.mark.parametrize("turns", range(12))
+def test_a_model_that_holds_the_loop_past_the_deadline_does_not_make_the_store_late(turns: int, store: Store) -> None:
+    """Whether the question is already sent, or not yet."""
+    write(store, activity(3), event("x", time.time()))
+
+    async def while_blocked(made: Reading) -> Sequence[str]:
+        await made.source.read([USER])  # connected
+        asked = asyncio.create_task(made.source.read([USER]))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        time.sleep(2 * DEADLINE_MS / 1e3)  # a batch on the event loop
+        degraded: Sequence[str] = (await asked)[1]
+        return degraded
+
+    assert reading(store, while_blocked) == []
+
+
+def test_an_entity_with_odd_characters_reaches_no_other_key(store: Store) -> None:
+    odd = "a:b\r\nDEL c* {x} \N{SNOWMAN}"
+    write(store, activity(7, entity=odd))
+    ((first, _),), _ = read(store, {"user_id": odd})
+    assert first.orders_7d == 7
+
+
+class NoAge(BaseModel):
+    view: ClassVar[str] = "v"
+    version: ClassVar[int] = 1
+    entity: ClassVar[str] = "e"
+    keep_s: ClassVar[int] = 10
+
+
+class KeptTooShort(NoAge):
+    max_age_s: ClassVar[float] = 60
+
+
+class NoDefault(KeptTooShort):
+    keep_s: ClassVar[int] = 60
+    count: int
+
+
+class TwoHistories(KeptTooShort):
+    keep_s: ClassVar[int] = 60
+    last: ClassVar[int] = 3
+    one: list[int] = []
+    two: list[int] = []
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        (NoAge, ["NoAge", "max_age_s"]),
+        (KeptTooShort, ["v", "10", "60", "raise keep_s"]),
+        (NoDefault, ["no default for count"]),
+        (TwoHistories, ["one field"]),
+    ],
+)
+def test_a_view_that_contradicts_itself_is_refused_at_start(declared: type[BaseModel], words: list[str]) -> None:
+    with pytest.raises(SettingsError) as refused:
+        View.of(declared)
+    for word in words:
+        assert word in str(refused.value)
+
+
+def test_settings_of_the_environment_win_and_a_bad_one_is_named(tmp_path: Any, monkeypatch: Any) -> None:
+    path = tmp_path / "features.yaml"
+    path.write_text("{url: 'redis://a/0', namespace: n, deadline_ms: 5}")
+    monkeypatch.setenv("FEATURE_STORE_PASSWORD", "secret")
+    monkeypatch.setenv("FEATURE_STORE_URL", "rediss://b/1")
+    settings = load_feature_settings(path)
+    assert settings.url == "rediss://b/1"
+    assert "secret" not in repr(settings)
+    monkeypatch.setenv("FEATURE_STORE_URL", "http://store.example.com")
+    with pytest.raises(SettingsError, match="url"):
+        load_feature_settings(path)
