@@ -87,9 +87,10 @@ def main() -> None:
     os.environ["RAY_AUTH_MODE"] = "disabled"
     for name in ("RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S", "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"):
         os.environ.setdefault(name, "1")  # on one machine no load balancer has to notice
-    for name in ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT"):
-        os.environ.setdefault(name, str(free_port()))
-    # Replicas of a second head would share the ports of the first, and answer its requests.
+    # Serve's processes listen on ports that another head's listen on already: replicas and the proxy to which HAProxy
+    # falls back would then answer the requests of the other service. So nothing keeps its usual port.
+    for name in ("HAPROXY_METRICS_PORT", "HAPROXY_STATS_PORT", "FALLBACK_PROXY_HTTP_PORT"):
+        os.environ.setdefault(f"RAY_SERVE_{name}", str(free_port()))
     first = free_port()
     os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", str(first))
     os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT", str(first + 100))
