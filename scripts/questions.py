@@ -28,6 +28,8 @@ def plain(text: str) -> str:
 
 
 def values_of(key: str, question: dict[str, Any], default: Any) -> str:
+    if question["type"] == "bool":
+        return "`true`, `false`"
     if "choices" in question:
         return ", ".join(f"`{value}`" for value in choices_of(key))
     if isinstance(default, list):
@@ -36,8 +38,11 @@ def values_of(key: str, question: dict[str, Any], default: Any) -> str:
 
 
 def row(key: str, question: dict[str, Any], answers: dict[str, Any]) -> str:
-    default = f"`{answers[key]}`" + (" *follows*" if "{" in str(question["default"]) else "")
-    cells = [f"`{key}`", plain(question["help"]), values_of(key, question, answers[key]), default]
+    value = answers.get(key, question["default"])  # a question that is not asked is not recorded
+    default = f"`{str(value).lower() if isinstance(value, bool) else value}`" + (
+        " *follows*" if "{" in str(question["default"]) else ""
+    )
+    cells = [f"`{key}`", plain(question["help"]), values_of(key, question, value), default]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 

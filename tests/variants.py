@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -57,10 +58,29 @@ def is_choice(key: str) -> bool:
     )
 
 
+def label_of(key: str, value: Any) -> str:
+    """How a choice is called in the names of variants."""
+    return str(value) if not isinstance(value, bool) else key if value else f"not_{key}"
+
+
+def asked_with(key: str) -> Answers:
+    """The answers with which the question `key` is asked, by its `when`: `{{ other }}` or `{{ other == 'value' }}`."""
+    when = QUESTIONS[key].get("when")
+    if when is None:
+        return {}
+    other, value = re.fullmatch(r"\{\{ (\w+)(?: == '(\w+)')? \}\}", when).groups()  # type: ignore[union-attr]
+    return {other: value or True}
+
+
 TASKS: list[str] = choices_of("model_task")
 # Axis -> label -> answers.
 AXES: dict[str, dict[str, Answers]] = {
-    key: {str(value): {key: value} for value in choices_of(key)} for key in QUESTIONS if is_choice(key)
+    key: {
+        label_of(key, value): {**(asked_with(key) if value != QUESTIONS[key]["default"] else {}), key: value}
+        for value in choices_of(key)
+    }
+    for key in QUESTIONS
+    if is_choice(key)
 }
 AXES[MODELS] = {
     "one": {},
@@ -126,7 +146,7 @@ NAMED: dict[str, Answers] = {
 
 def labels_of(answers: Mapping[str, Any]) -> dict[str, str]:
     """Axis -> label of a service, from its recorded answers."""
-    labels = {axis: str(answers[axis]) for axis in AXES if axis != MODELS}
+    labels = {axis: label_of(axis, answers.get(axis, QUESTIONS[axis]["default"])) for axis in AXES if axis != MODELS}
     half = any(0 < share < 1 for share in [answers["model_gpu_share"]])
     number = "two" if answers["more_models"] else "one"
     labels[MODELS] = {"one": "half", "two": "two-halves"}[number] if half else number

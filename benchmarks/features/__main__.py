@@ -20,9 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "template"))
 
 from service.features.views import Event, RecentEvents, UserActivity  # noqa: E402
-from service.runtime.feature_writer import FeatureWriter, Row  # noqa: E402
-from service.runtime.features import FeatureSettings, FeatureSource, View  # noqa: E402
-from service.runtime.features_redis import TIME_FIELD, RedisFeatureStore, key_of  # noqa: E402
+from service.runtime.feature_writer_redis import RedisFeatureWriter  # noqa: E402
+from service.runtime.features import FeatureSource, Row, View  # noqa: E402
+from service.runtime.features_redis import TIME_FIELD, RedisFeatureStore, RedisSettings, key_of  # noqa: E402
 from service.runtime.metrics_prometheus import PrometheusExporter  # noqa: E402
 from tests.store import running_store  # noqa: E402
 
@@ -41,7 +41,7 @@ async def timed_ms(read: Callable[[int], Awaitable[Any]], count: int) -> list[fl
     return took
 
 
-async def measure(settings: FeatureSettings) -> dict[str, Any]:
+async def measure(settings: RedisSettings) -> dict[str, Any]:
     source = FeatureSource(
         [UserActivity, RecentEvents],
         RedisFeatureStore(settings),
@@ -84,8 +84,8 @@ async def measure(settings: FeatureSettings) -> dict[str, Any]:
 
 def main() -> None:
     with running_store() as store:
-        settings = FeatureSettings(url=store.url, namespace="benchmark", deadline_ms=5000)
-        writer = FeatureWriter(settings)
+        settings = RedisSettings(url=store.url, namespace="benchmark", deadline_ms=5000)
+        writer = RedisFeatureWriter(settings)
         now = time.time()
         for n in range(ENTITIES):
             writer.write([Row(ACTIVITY, str(n), UserActivity(orders_7d=n, spend_7d=1.5), now)])

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
-from redis.exceptions import RedisError
 
 from service.features.views import VIEWS
-from service.runtime.feature_writer import FeatureWriter, Row
-from service.runtime.features import EntityKey, View, load_feature_settings
+from service.runtime.feature_store import FeatureWriter, StoreError, load_feature_settings
+from service.runtime.features import EntityKey, Row, View
 from service.runtime.settings import SettingsError, explain
 
 
@@ -74,7 +73,7 @@ def main() -> None:
         writer.close()
     except (OSError, ValueError, SettingsError) as error:
         sys.exit(f"{options.file}: {error}")
-    except RedisError as error:
+    except StoreError as error:
         sys.exit(f"the feature store did not take the rows, write them again: {error}")
     print(f"{count} rows written from {options.file}")
 

@@ -23,7 +23,7 @@ def test_every_question_has_a_default_a_line_of_help_and_a_check() -> None:
         help_text = question["help"].strip().splitlines()[-1]
         assert 20 < len(help_text) < 300, key
         assert help_text.endswith("."), key
-        assert "validator" in question or "choices" in question, key
+        assert "validator" in question or "choices" in question or question["type"] == "bool", key
 
 
 def test_no_setting_needs_trust() -> None:
@@ -63,7 +63,8 @@ def test_the_defaults_are_a_small_embedding_model_on_cpu_in_a_container(question
 
 def test_only_what_was_asked_is_recorded(questionnaire: Questionnaire) -> None:
     recorded = yaml.safe_load((questionnaire.render() / ".copier-answers.yml").read_text())
-    assert {key for key in recorded if not key.startswith("_")} == set(ASKED)
+    always = {key for key in ASKED if "when" not in QUESTIONS[key]}
+    assert {key for key in recorded if not key.startswith("_")} == always
     assert not set(COMPUTED) & set(recorded)
 
 

@@ -149,13 +149,13 @@ def ruff(folder: Path) -> Faults:
 
 
 def join(renders: dict[str, Path], target: Path) -> Path:
-    """Put the package `service` of many renders in one folder, as reading its libraries is what takes mypy long.
+    """Put the packages of many renders in one folder, as reading its libraries is what takes mypy long.
 
     A file that differs between renders stands there once per content, under further names.
     """
     seen: dict[str, list[str]] = {}
     for folder in renders.values():
-        for path, text in texts_of(folder, "service/*.py"):
+        for path, text in texts_of(folder, "service/*.py", "jobs/*.py"):
             contents = seen.setdefault(path, [])
             if text not in contents:
                 contents.append(text)
@@ -172,7 +172,8 @@ def mypy(folder: Path) -> Faults:
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return tool(folder, "mypy", "--cache-dir", str(cache), "--no-error-summary")
+        packages = [name for name in ("service", "jobs") if (folder / name).exists()]
+        return tool(folder, "mypy", "--cache-dir", str(cache), "--no-error-summary", *packages)
 
 
 def imports_of(folder: Path, *patterns: str) -> Iterator[tuple[str, str]]:
@@ -227,10 +228,26 @@ def modules_that_are_not_there(folder: Path) -> Faults:
 
 
 @functools.cache
-def distributions() -> dict[str, set[str]]:
-    """Importable name -> the distributions of this environment that provide it."""
-    found = importlib.metadata.packages_distributions()
-    return {name: {str(canonicalize_name(provider)) for provider in providers} for name, providers in found.items()}
+def installed_in(prefix: Path) -> dict[str, importlib.metadata.Distribution]:
+    """What is installed in an environment, by canonical name."""
+    found = importlib.metadata.distributions(path=[str(path) for path in prefix.glob("lib/python*/site-packages")])
+    return {str(canonicalize_name(each.name)): each for each in found}
+
+
+@functools.cache
+def providers_in(prefix: Path) -> dict[str, set[str]]:
+    """Importable name -> the distributions of an environment that provide it."""
+    found: dict[str, set[str]] = {}
+    for name, distribution in installed_in(prefix).items():
+        for file in distribution.files or []:
+            if file.suffix == ".py" or ".so" in file.suffixes:
+                found.setdefault(file.parts[0].split(".")[0], set()).add(name)
+    return found
+
+
+def prefix_of(folder: Path) -> Path:
+    """The environment where the render in `folder` is run: with Feast one of its own (see the Makefile)."""
+    return Path(sys.prefix, "feast") if (folder / "service/runtime/features_feast.py").exists() else Path(sys.prefix)
 
 
 def declared(folder: Path) -> tuple[list[Requirement], list[Requirement]]:
@@ -240,9 +257,8 @@ def declared(folder: Path) -> tuple[list[Requirement], list[Requirement]]:
     return [Requirement(text) for text in project["dependencies"]], [Requirement(text) for text in extras["dev"]]
 
 
-def commands_of(name: str) -> set[str]:
-    """The commands that a distribution of this environment installs: scripts, and programs such as ruff's."""
-    distribution = importlib.metadata.distribution(name)
+def commands_of(distribution: importlib.metadata.Distribution) -> set[str]:
+    """The commands that a distribution installs: scripts, and programs such as ruff's."""
     points = distribution.entry_points.select(group="console_scripts")
     return {point.name for point in points} | {
         path.name for path in distribution.files or [] if path.parent.name == "bin"
@@ -268,7 +284,7 @@ def undeclared_or_unused(folder: Path) -> Faults:
     for pattern, allowed in (("service/*.py", run), ("jobs/*.py", run), ("tests/*.py", run | dev)):
         used[pattern] = set()
         for name, path in imported(folder, pattern).items():
-            providers = distributions().get(name, set())
+            providers = providers_in(prefix_of(folder)).get(name, set())
             used[pattern] |= providers
             if not providers & allowed:
                 faults.append(f"{path}: imports {name}, which pyproject.toml does not declare")
@@ -281,7 +297,8 @@ def undeclared_or_unused(folder: Path) -> Faults:
         if name.startswith("types-"):
             is_used = name.removeprefix("types-") in run | dev
         else:
-            is_used = any(re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", commands) for word in commands_of(name))
+            words = commands_of(installed_in(prefix_of(folder))[name])
+            is_used = any(re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", commands) for word in words)
         if not is_used:
             faults.append(f"pyproject.toml: {name} is a development dependency, and no test or command uses it")
     return faults
@@ -291,8 +308,8 @@ def undeclared_or_unused(folder: Path) -> Faults:
 PYTHONS = ("3.11.0", platform.python_version())
 
 
-def closure(requirements: Iterable[Requirement]) -> set[str]:
-    """The distributions that pip installs for these requirements, by the metadata of this environment."""
+def closure(requirements: Iterable[Requirement], prefix: Path) -> set[str]:
+    """The distributions that pip installs for these requirements, by the metadata of the environment `prefix`."""
     todo = [(name_of(requirement), frozenset(requirement.extras)) for requirement in requirements]
     seen: set[tuple[str, frozenset[str]]] = set()
     while todo:
@@ -300,7 +317,7 @@ def closure(requirements: Iterable[Requirement]) -> set[str]:
         if (name, extras) in seen:
             continue
         seen.add((name, extras))
-        for text in importlib.metadata.requires(name) or []:
+        for text in installed_in(prefix)[name].requires or []:
             needed = Requirement(text)
             sites = [{"extra": extra, "python_full_version": python} for extra in {"", *extras} for python in PYTHONS]
             if needed.marker is None or any(map(needed.marker.evaluate, sites)):
@@ -317,8 +334,9 @@ def pins_of(folder: Path) -> dict[str, str]:
 def constraints(folder: Path) -> Faults:
     """constraints.txt pins what the dependencies need, in the versions these tests run with, and nothing else."""
     pins = pins_of(folder)
-    needed = closure(requirement for part in declared(folder) for requirement in part)
-    installed = {name: importlib.metadata.version(name).split("+")[0] for name in needed}
+    prefix = prefix_of(folder)
+    needed = closure((requirement for part in declared(folder) for requirement in part), prefix)
+    installed = {name: installed_in(prefix)[name].version.split("+")[0] for name in needed}
     return [
         *(f"constraints.txt: {name} is not pinned" for name in sorted(needed - pins.keys())),
         *(f"constraints.txt: nothing needs {name}" for name in sorted(pins.keys() - needed)),
@@ -469,7 +487,8 @@ def workflows(folder: Path) -> Faults:
 def pre_commit(folder: Path) -> Faults:
     """Hooks run from the development environment: nothing is fetched, and each command is a declared dependency's."""
     config = load_yaml((folder / ".pre-commit-config.yaml").read_text())
-    commands = set[str]().union(*(commands_of(requirement.name) for requirement in declared(folder)[1]))
+    installed = installed_in(prefix_of(folder))
+    commands = set[str]().union(*(commands_of(installed[name_of(each)]) for each in declared(folder)[1]))
     return [
         *(f".pre-commit-config.yaml: {repo['repo']} is fetched" for repo in config["repos"] if repo["repo"] != "local"),
         *(

@@ -1,4 +1,4 @@
-"""Renders, real weights, and one Ray head for all Ray variants."""
+"""Renders, real weights, and one Ray head for all Ray variants of one environment."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from typing import Any
 import copier
 import pytest
 
-from tests.run.service import RayHead
+from tests.run.service import RayHead, python_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGICAL_GPUS = 2
@@ -60,5 +60,16 @@ def render(tmp_path_factory: pytest.TempPathFactory, weights: dict[str, str]) ->
 
 @pytest.fixture(scope="session")
 def ray_head(render: Render) -> Iterator[RayHead]:
-    with RayHead(num_cpus=16, num_gpus=LOGICAL_GPUS).running(render(serving="ray") / "config/ray.env") as head:
+    yield from started_head(render(serving="ray"))
+
+
+@pytest.fixture(scope="session")
+def feast_ray_head(render: Render) -> Iterator[RayHead]:
+    """For services with Feast, whose packages are others."""
+    yield from started_head(render(serving="ray", features="feast"))
+
+
+def started_head(folder: Path) -> Iterator[RayHead]:
+    head = RayHead(num_cpus=16, num_gpus=LOGICAL_GPUS, python=python_of(folder))
+    with head.running(folder / "config/ray.env"):
         yield head

@@ -33,9 +33,18 @@ def wait_for(what: str, condition: Callable[[], bool], timeout_s: float = READY_
     raise AssertionError(f"not within {timeout_s} s: {what}")
 
 
+def python_of(folder: Path) -> Path:
+    """The Python that has what the render in `folder` depends on: with Feast one of its own, see the Makefile."""
+    return (
+        Path(sys.prefix, "feast/bin/python")
+        if (folder / "service/runtime/features_feast.py").exists()
+        else Path(sys.executable)
+    )
+
+
 def environment(folder: Path, **extra: str) -> dict[str, str]:
-    """The environment of a process of the render in `folder`: this Python's tools, no model hub."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    """The environment of a process of the render in `folder`: its Python's tools, no model hub."""
+    path = f"{python_of(folder).parent}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "PYTHONPATH": str(folder), "HF_HUB_OFFLINE": "1", **extra}
 
 
@@ -67,17 +76,46 @@ def container(folder: Path, **env: str) -> Iterator[str]:
     """The base URL of the render in `folder`, run as its image would run it, with `env` in its environment."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "service.runtime.container", "--port", str(port)]
+    command = [str(python_of(folder)), "-m", "service.runtime.container", "--port", str(port)]
     with process(command, folder, **env) as started:
         wait_for(f"{url} is ready", lambda: started.poll() is not None or ready(url))
         assert started.poll() is None, f"the container ended with status {started.returncode}"
         yield url
 
 
+@contextmanager
+def feature_store(folder: Path) -> Iterator[dict[str, str]]:
+    """The embedded feature store that the render in `folder` ships; yields what its service needs to find it."""
+    if not (folder / "config/features.yaml").exists():
+        yield {}
+        return
+    code = """
+import json, sys
+from tests.local_store import running_store
+with running_store() as found:
+    print(json.dumps(found), flush=True)
+    sys.stdin.read()
+"""
+    command = [str(python_of(folder)), "-c", code]
+    with subprocess.Popen(
+        command, cwd=folder, env=environment(folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as keeper:
+        assert keeper.stdin
+        assert keeper.stdout
+        found = keeper.stdout.readline()
+        assert found, "the embedded feature store did not start; its output is above"
+        try:
+            yield dict(json.loads(found))
+        finally:
+            keeper.stdin.close()
+
+
 class RayHead:
     """A Ray head with logical GPUs on ports of its own, on which Serve configs are deployed one after the other."""
 
-    def __init__(self, num_cpus: int, num_gpus: int) -> None:
+    def __init__(self, num_cpus: int, num_gpus: int, python: Path) -> None:
+        """python: the one whose packages the deployed renders find."""
+        self._ray = str(python.with_name("ray"))
         self.url = f"http://127.0.0.1:{free_port()}"
         self._num_cpus, self._num_gpus = num_cpus, num_gpus
         self._dashboard_port, self._metrics_port, self._gcs_port = free_port(), free_port(), free_port()
@@ -89,7 +127,7 @@ class RayHead:
     def running(self, ray_env: Path) -> Iterator["RayHead"]:
         """ray_env: the render's `config/ray.env`, as every node of a cluster gets it."""
         command = [
-            *(str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--disable-usage-stats"),
+            *(self._ray, "start", "--head", "--block", "--disable-usage-stats"),
             *("--port", str(self._gcs_port), "--dashboard-port", str(self._dashboard_port)),
             *("--metrics-export-port", str(self._metrics_port), "--temp-dir", str(self.temp_dir)),
             *(
@@ -186,7 +224,7 @@ class RayHead:
 
 def run_contract(folder: Path, url: str, **env: str) -> None:
     """The shipped contract suite of the render in `folder` against the service at `url`."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/contract"]
+    command = [str(python_of(folder)), "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/contract"]
     done = subprocess.run(
         command,
         cwd=folder,
@@ -201,7 +239,7 @@ def run_contract(folder: Path, url: str, **env: str) -> None:
 
 def contract(folder: Path) -> None:
     """Start the render in `folder` by its own tests, with tiny weights, and run its whole suite."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command = [str(python_of(folder)), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
         command, cwd=folder, env=environment(folder), capture_output=True, check=False, text=True, timeout=600
     )
@@ -223,7 +261,7 @@ def predict(text):
 print(json.dumps([predict(text) for text in texts]))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [str(python_of(folder)), "-c", code],
         cwd=folder,
         env=environment(folder),
         input=json.dumps([model, texts]),

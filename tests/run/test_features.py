@@ -1,8 +1,8 @@
 """A service beside a store that stops, hangs, crawls, refuses or lies: no error, little delay, back by itself."""
 
+import json
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ import yaml
 
 from tests.run.conftest import Render
 from tests.run.light import put_light_model
-from tests.run.service import container, environment, wait_for
+from tests.run.service import container, environment, python_of, wait_for
 from tests.store import SlowProxy, Store, running_store
 
 REQUESTS = 200
@@ -23,22 +23,28 @@ PASSWORD = "right"  # noqa: S105
 PATH = "/v1/models/light/predict"
 BODY = {"instances": [{"text": "a text", "user_id": "user-1"}]}
 
-ROWS = """{"view": "user_activity", "entity": "user-1", "at": "now", "values": {"orders_7d": 3, "spend_7d": 9.5}}
-{"view": "recent_events", "entity": "user-1", "at": "now", "values": {"kind": "viewed", "item": "shoes"}}
-"""
+ROWS = (
+    '{"view": "user_activity", "entity": "user-1", "at": "now", "values": {"orders_7d": 3, "spend_7d": 9.5}}',
+    '{"view": "recent_events", "entity": "user-1", "at": "now", "values": {"kind": "viewed", "item": "shoes"}}',
+)
 
 
 class Stage:
-    """A started service with its store behind a proxy, and the deadline that the service keeps."""
+    """A started service with its store behind a proxy, and the deadline that the service keeps.
 
-    def __init__(self, url: str, store: Store, proxy: SlowProxy, folder: Path, deadline_ms: float) -> None:
-        self.url, self.store, self.proxy, self.folder, self.deadline_ms = url, store, proxy, folder, deadline_ms
+    env: tells a job where the store is.
+    """
+
+    def __init__(self, url: str, store: Store, proxy: SlowProxy, folder: Path, env: dict[str, str]) -> None:
+        self.url, self.store, self.proxy, self.folder, self.env = url, store, proxy, folder, env
+        self.deadline_ms = yaml.safe_load((folder / "config/features.yaml").read_text())["deadline_ms"]
 
     def fill(self) -> None:
         path = self.folder / "rows.jsonl"
-        path.write_text(ROWS)
-        command = [sys.executable, "-m", "jobs.write_features", str(path)]
-        env = environment(self.folder, FEATURE_STORE_URL=self.store.url, FEATURE_STORE_PASSWORD=PASSWORD)
+        views = (self.folder / "service/features/views.py").read_text()
+        path.write_text("".join(f"{row}\n" for row in ROWS if json.loads(row)["view"] in views))
+        command = [str(python_of(self.folder)), "-m", "jobs.write_features", str(path)]
+        env = environment(self.folder, **self.env)
         subprocess.run(command, cwd=self.folder, env=env, check=True, timeout=60)
 
     def ask(self, client: httpx.Client) -> tuple[float, httpx.Response]:
@@ -60,18 +66,61 @@ class Stage:
             return not self.ask(client)[1].json()["degraded"]
 
 
-@pytest.fixture(scope="module")
-def stage(render: Render) -> Iterator[Stage]:
-    folder = render(serving="container", features="redis", model_name="light")
+@pytest.fixture(scope="module", params=["redis", "feast"])
+def stage(request: pytest.FixtureRequest, render: Render, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A service with each kind of store: Redis, and Feast as in production, with Redis online and a SQL registry."""
+    folder = render(serving="container", features=request.param, model_name="light")
     put_light_model(folder, "light")
-    deadline_ms = yaml.safe_load((folder / "config/features.yaml").read_text())["deadline_ms"]
     with running_store(PASSWORD) as store, SlowProxy(store.port).running() as proxy:
-        env = {"FEATURE_STORE_URL": f"redis://127.0.0.1:{proxy.port}/0", "FEATURE_STORE_PASSWORD": PASSWORD}
-        with container(folder, **env) as url:
-            made = Stage(url, store, proxy, folder, deadline_ms)
-            made.fill()
+        if request.param == "redis":
+            through, direct = (
+                {"FEATURE_STORE_URL": f"redis://127.0.0.1:{port}/0", "FEATURE_STORE_PASSWORD": PASSWORD}
+                for port in (proxy.port, store.port)
+            )
+        else:
+            data = tmp_path_factory.mktemp("feast")
+            through, direct = (
+                {
+                    "FEATURE_STORE_CONFIG": "feature_repo/production.yaml",
+                    "FEATURE_DATA": str(data),
+                    "FEATURE_REGISTRY": f"sqlite:///{data}/registry.db",
+                    "FEATURE_STORE_CONNECTION": f"127.0.0.1:{port},password={PASSWORD}",
+                }
+                for port in (proxy.port, store.port)
+            )
+            apply(folder, direct)
+        made = Stage("", store, proxy, folder, direct)
+        made.fill()
+        with container(folder, **through) as made.url:
             wait_for("features are read", made.healthy, RECOVERY_S)
             yield made
+
+
+def apply(folder: Path, env: dict[str, str]) -> None:
+    """What `make apply` does, after the pipeline that writes the histories has made them."""
+    code = """
+import os
+import pyarrow.parquet as pq
+from tests.embedded_feast import VIEWS, View, feast_name, history_of
+for view in map(View.of, VIEWS):
+    pq.write_table(history_of(view).empty_table(), os.environ["FEATURE_DATA"] + f"/{feast_name(view)}.parquet")
+"""
+    python = python_of(folder)
+    feast = [str(python.with_name("feast")), "--chdir", "feature_repo"]
+    feast += ["--feature-store-yaml", str(folder / env["FEATURE_STORE_CONFIG"])]
+    for command in ([str(python), "-c", code], [*feast, "plan"], [*feast, "apply"]):
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=environment(folder, **env),
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        if "plan" in command:
+            assert "Created feature view user_activity_v1" in done.stdout
 
 
 def stop(stage: Stage) -> Callable[[], None]:
@@ -112,9 +161,13 @@ def refuse(stage: Stage) -> Callable[[], None]:
 
 
 def poison(stage: Stage) -> Callable[[], None]:
+    """Values that no reader understands; their times stay as they were."""
     client = stage.store.client()
-    for key in client.scan_iter("*user_activity*"):
-        client.hset(key, "orders_7d", "not json")
+    for key in client.scan_iter("*"):
+        if client.type(key) == b"hash":
+            for field in client.hkeys(key):
+                if b"_ts" not in field:
+                    client.hset(key, field, b"\xff\xff not a value")
     return stage.fill
 
 

@@ -10,8 +10,7 @@ import pytest
 import yaml
 
 from tests.run.conftest import Render
-from tests.run.service import RayHead, container, predictions_of_the_plain_class, run_contract
-from tests.store import running_store
+from tests.run.service import RayHead, container, feature_store, predictions_of_the_plain_class, run_contract
 from tests.variants import RUN
 
 TEXTS = [
@@ -29,22 +28,14 @@ def described_models(node: Any) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def store_of(folder: Path) -> Iterator[dict[str, str]]:
-    """The environment that tells a service with features where its store is."""
-    if not (folder / "config/features.yaml").exists():
-        yield {}
-        return
-    with running_store() as store:
-        yield {"FEATURE_STORE_URL": store.url}
-
-
-@contextmanager
 def started(folder: Path, request: pytest.FixtureRequest, env: dict[str, str]) -> Iterator[str]:
     if (folder / "config/service.yaml").exists():
         with container(folder, **env) as url:
             yield url
     else:
-        head: RayHead = request.getfixturevalue("ray_head")
+        head: RayHead = request.getfixturevalue(
+            "feast_ray_head" if (folder / "service/runtime/features_feast.py").exists() else "ray_head"
+        )
         yield head.deploy(folder, env=env)
 
 
@@ -64,7 +55,7 @@ def test_a_started_variant_keeps_the_contract_and_predicts_as_the_plain_class(
 ) -> None:
     folder = render(**RUN[name])
     config = folder / ("config/service.yaml" if (folder / "config/service.yaml").exists() else "config/serve.yaml")
-    with store_of(folder) as env, started(folder, request, env) as url:
+    with feature_store(folder) as env, started(folder, request, env) as url:
         run_contract(folder, url, **env)
         for model in described_models(yaml.safe_load(config.read_text())):
             expected = predictions_of_the_plain_class(folder, model, TEXTS)

@@ -13,9 +13,10 @@ from pydantic import BaseModel
 
 from jobs.write_features import rows_of
 from service.features.views import Event, RecentEvents, UserActivity
-from service.runtime.feature_writer import FeatureWriter, Row
-from service.runtime.features import FeatureSettings, FeatureSource, Lookup, View, load_feature_settings
-from service.runtime.features_redis import OPEN_S, RedisFeatureStore, key_of
+from service.runtime.feature_reads import OPEN_S
+from service.runtime.feature_writer_redis import RedisFeatureWriter as FeatureWriter
+from service.runtime.features import FeatureSource, Lookup, Row, View
+from service.runtime.features_redis import RedisFeatureStore, RedisSettings, key_of, load_redis_settings
 from service.runtime.metrics_prometheus import PrometheusExporter
 from service.runtime.settings import SettingsError
 from tests.store import Store, running_store
@@ -37,8 +38,8 @@ def store(server: Store) -> Store:
     return server
 
 
-def settings_of(store: Store, **more: Any) -> FeatureSettings:
-    return FeatureSettings.model_validate({"url": store.url, "namespace": "t", "deadline_ms": DEADLINE_MS, **more})
+def settings_of(store: Store, **more: Any) -> RedisSettings:
+    return RedisSettings.model_validate({"url": store.url, "namespace": "t", "deadline_ms": DEADLINE_MS, **more})
 
 
 def write(store: Store, *rows: Row) -> None:
@@ -361,9 +362,9 @@ def test_settings_of_the_environment_win_and_a_bad_one_is_named(tmp_path: Any, m
     path.write_text("{url: 'redis://a/0', namespace: n, deadline_ms: 5}")
     monkeypatch.setenv("FEATURE_STORE_PASSWORD", "secret")
     monkeypatch.setenv("FEATURE_STORE_URL", "rediss://b/1")
-    settings = load_feature_settings(path)
+    settings = load_redis_settings(path)
     assert settings.url == "rediss://b/1"
     assert "secret" not in repr(settings)
     monkeypatch.setenv("FEATURE_STORE_URL", "http://store.example.com")
     with pytest.raises(SettingsError, match="url"):
-        load_feature_settings(path)
+        load_redis_settings(path)

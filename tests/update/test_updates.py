@@ -165,19 +165,20 @@ def test_the_serving_mode_can_change_and_change_back(releases: Path, tmp_path: P
         commit(folder, serving)
 
 
-def test_features_can_be_taken_up_given_up_and_taken_up_again(releases: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("store", [store for store in choices_of("features") if store != "none"])
+def test_features_can_be_taken_up_given_up_and_taken_up_again(store: str, releases: Path, tmp_path: Path) -> None:
     """The team's views stay when features go, and are found as they were when features come back."""
     folder = services.service(releases, tmp_path / "service")
     models = services.edit_as_the_team(folder)
-    services.update(folder, OLD, features="redis")
-    fresh = contents(copy(releases, tmp_path / "fresh", features="redis"))
+    services.update(folder, OLD, features=store)
+    fresh = contents(copy(releases, tmp_path / "fresh", features=store))
     now = contents(folder)
     assert [path for path in fresh if path not in models and now[path] != fresh[path]] == []
     assert {path: now[path] for path in models} == models
     commit(folder, "features")
     before = services.edit_as_the_team(folder)
     assert before.keys() - models.keys() >= {"service/features/views.py", "jobs/example_features.jsonl"}
-    for features in ("none", "redis"):
+    for features in ("none", store):
         services.update(folder, OLD, features=features)
         commit(folder, features)
         now = contents(folder)
@@ -220,6 +221,29 @@ def test_make_update_fails_when_there_is_a_conflict_and_only_then(
     assert (done.returncode != 0) == conflicts, done.stdout + done.stderr
     assert (CONFLICT in done.stdout) == conflicts
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.run
+def test_a_service_that_gives_up_feast_works_with_redis_and_its_team_is_told_what_remains(
+    releases: Path, tmp_path: Path
+) -> None:
+    folder = services.service(releases, tmp_path / "service", features="feast")
+    before = services.edit_as_the_team(folder)
+    services.update(folder, OLD, features="redis")
+    told = (folder / "FEAST-LEFTOVERS.md").read_text()
+    assert all(
+        path.startswith(("README", "service/models/", "tests/models/")) or path.split("/")[0] in told for path in before
+    )
+    assert {path: contents(folder)[path] for path in before} == before
+    left = [path for path in contents(folder) if "feast" in path or path.startswith(("jobs/build", "jobs/mat"))]
+    assert left == []
+    assert "feast" not in (folder / "pyproject.toml").read_text() + (folder / "constraints.txt").read_text()
+    start_and_check(folder)
+    commit(folder, "given up")
+    (folder / "FEAST-LEFTOVERS.md").unlink()
+    commit(folder, "read")
+    services.update(folder)
+    assert not (folder / "FEAST-LEFTOVERS.md").exists()
 
 
 @pytest.mark.run

@@ -10,13 +10,13 @@ import logging
 import os
 import time
 import typing
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Protocol, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from service.runtime.metrics import LATENCY_BUCKETS_S, Exporter
 from service.runtime.settings import SettingsError, Strict, explain
@@ -37,29 +37,22 @@ LOG_EVERY_S = 1.0
 
 
 class FeatureSettings(Strict):
-    """`config/features.yaml`; FEATURE_STORE_URL, _USERNAME and _PASSWORD in the environment win over it.
+    """What `config/features.yaml` says of any store. deadline_ms: what a prediction waits for features at most."""
 
-    url: redis:// or, with TLS, rediss://; `?ssl_ca_certs=PATH` names an authority of your own.
-    namespace: first part of every key, so that several services can share a store.
-    deadline_ms: what a prediction waits for features at most.
-    """
-
-    url: str = Field(pattern=r"^rediss?://")
-    namespace: str = Field(min_length=1)
     deadline_ms: float = Field(gt=0)
-    username: str | None = None
-    password: SecretStr | None = None
 
 
-def load_feature_settings(path: Path = CONFIG) -> FeatureSettings:
-    """Read and check the settings of the feature store; SettingsError says what to change."""
-    given = {
-        key: os.environ[name]
-        for key in ("url", "username", "password")
-        if os.environ.get(name := f"FEATURE_STORE_{key.upper()}")
-    }
+Settings = TypeVar("Settings", bound=FeatureSettings)
+
+
+def read_feature_settings(kind: type[Settings], environment: Mapping[str, str], path: Path) -> Settings:
+    """Read and check the settings of a feature store; SettingsError says what to change.
+
+    environment: key of the settings -> variable of the environment that wins over the file.
+    """
+    given = {key: os.environ[name] for key, name in environment.items() if os.environ.get(name)}
     try:
-        return FeatureSettings.model_validate(yaml.safe_load(path.read_text()) | given)
+        return kind.model_validate(yaml.safe_load(path.read_text()) | given)
     except OSError as error:
         raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from error
     except ValidationError as error:
@@ -120,11 +113,26 @@ class Stored(NamedTuple):
     at_s: float
 
 
+class Row(NamedTuple):
+    """One thing to write: the values of an aggregate view, or one event of a history. at_s: Unix time of the event."""
+
+    view: View
+    entity: str
+    values: BaseModel
+    at_s: float
+
+
 Lookup = tuple[View, str]
 
 
 class FeatureStore(Protocol):
     """Reads views of entities. Use from one event loop."""
+
+    def check(self, views: Sequence[View]) -> None:
+        """Raise SettingsError when the store cannot hold one of the views that will be read."""
+
+    async def start(self) -> None:
+        """Connect, so that the first request need not. A store that is down raises nothing."""
 
     async def read(self, wanted: Sequence[Lookup]) -> list[Stored | Exception | None]:
         """One answer per lookup, in order: None when unknown, an exception when only this one failed."""
@@ -145,6 +153,7 @@ class FeatureSource:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.views = [View.of(each) for each in declared]
+        store.check(self.views)
         self._store = store
         self._deadline_s = deadline_s
         self._clock = clock
@@ -158,6 +167,10 @@ class FeatureSource:
         self._ages = exporter.histogram(
             "service_feature_age_seconds", "Age of the features read, in seconds.", model, AGE_BUCKETS_S, "view"
         )
+
+    async def start(self) -> None:
+        """See `FeatureStore.start`."""
+        await self._store.start()
 
     async def read(self, entities: Sequence[dict[str, str]]) -> tuple[list[list[BaseModel]], list[str]]:
         """For each instance its views, and what was degraded, as `view: outcome`.

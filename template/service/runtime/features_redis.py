@@ -1,27 +1,47 @@
-"""The feature store on Redis or Valkey: keys, one pipelined read for all that waits, and a circuit breaker.
+"""The feature store on Redis or Valkey: settings, keys, and one pipelined read for all that waits.
 
 An aggregate view of an entity is a hash of JSON values with the time of its event under `_ts`; a history is a sorted
 set of JSON events with their times as scores. Every write renews the expiry of its key.
 """
 
 import asyncio
+import contextlib
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from pydantic import Field, SecretStr
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from service.runtime.features import FeatureSettings, Lookup, Stored, View, within
+from service.runtime.feature_reads import Answers, SharedReads
+from service.runtime.features import CONFIG, FeatureSettings, Lookup, Stored, View, read_feature_settings
 
 TIME_FIELD = "_ts"
 CONNECTIONS = 4
-FAILURES_TO_OPEN = 5
-OPEN_S = 1.0
 NOT_JSON = object()
+
+
+class RedisSettings(FeatureSettings):
+    """`config/features.yaml`; FEATURE_STORE_URL, _USERNAME and _PASSWORD in the environment win over it.
+
+    url: redis:// or, with TLS, rediss://; `?ssl_ca_certs=PATH` names an authority of your own.
+    namespace: first part of every key, so that several services can share a store.
+    """
+
+    url: str = Field(pattern=r"^rediss?://")
+    namespace: str = Field(min_length=1)
+    username: str | None = None
+    password: SecretStr | None = None
+
+
+def load_redis_settings(path: Path = CONFIG) -> RedisSettings:
+    """See `read_feature_settings`."""
+    environment = {key: f"FEATURE_STORE_{key.upper()}" for key in ("url", "username", "password")}
+    return read_feature_settings(RedisSettings, environment, path)
 
 
 def key_of(namespace: str, view: View, entity: str) -> str:
@@ -29,7 +49,7 @@ def key_of(namespace: str, view: View, entity: str) -> str:
     return f"{namespace}:{view.name}:v{view.version}:{entity}"
 
 
-def connection_options(settings: FeatureSettings) -> dict[str, Any]:
+def connection_options(settings: RedisSettings) -> dict[str, Any]:
     """Options of redis-py, synchronous or not: bounded waits, and who we are."""
     wait_s = settings.deadline_ms / 1e3
     return {
@@ -40,86 +60,39 @@ def connection_options(settings: FeatureSettings) -> dict[str, Any]:
     }
 
 
-class StoreResting(ConnectionError):
-    """The store has failed repeatedly and is not asked for a moment."""
-
-
-class Breaker:
-    """Open after FAILURES_TO_OPEN failures in a row; then one caller each OPEN_S tries whether the store is back."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._failures = 0
-        self._opened_s = 0.0
-
-    def check(self) -> None:
-        """Raises StoreResting while open."""
-        if self._failures < FAILURES_TO_OPEN:
-            return
-        if self._clock() - self._opened_s < OPEN_S:
-            raise StoreResting(f"the store failed {self._failures} times in a row: next try within {OPEN_S} s")
-        self._opened_s = self._clock()
-
-    def note(self, good: bool) -> None:
-        self._failures = 0 if good else self._failures + 1
-        self._opened_s = self._clock()
-
-
 class RedisFeatureStore:
-    """Reads through one round trip at a time; lookups that arrive meanwhile share the next one.
+    """See `features.FeatureStore`. `deadline_ms` of the settings bounds each round trip; any view can be read."""
 
-    settings: where the store is; `deadline_ms` bounds each round trip.
-    """
-
-    def __init__(self, settings: FeatureSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: RedisSettings) -> None:
         self._namespace = settings.namespace
-        self._wait_s = settings.deadline_ms / 1e3
+        wait_s = settings.deadline_ms / 1e3
         pool = BlockingConnectionPool.from_url(
             settings.url,
             max_connections=CONNECTIONS,
-            timeout=self._wait_s,
+            timeout=wait_s,
             retry=Retry(NoBackoff(), 1),
             **connection_options(settings),
         )
         self._client = Redis(connection_pool=pool)
-        self._breaker = Breaker(clock)
-        self._waiting: list[tuple[Sequence[Lookup], asyncio.Future[list[Stored | Exception | None]]]] = []
-        self._sender: asyncio.Task[None] | None = None
+        self._reads = SharedReads(self._read, wait_s)
 
-    async def read(self, wanted: Sequence[Lookup]) -> list[Stored | Exception | None]:
-        """See `features.FeatureStore`. Raises TimeoutError, OSError or RedisError when none can be read."""
-        self._breaker.check()
-        answers: asyncio.Future[list[Stored | Exception | None]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((wanted, answers))
-        if self._sender is None or self._sender.done():
-            self._sender = asyncio.create_task(self._send())
-        return await answers
+    def check(self, views: Sequence[View]) -> None:
+        """Any view can be kept."""
+
+    async def start(self) -> None:
+        with contextlib.suppress(RedisError, OSError, asyncio.TimeoutError):
+            await self._client.ping()
+
+    async def read(self, wanted: Sequence[Lookup]) -> Answers:
+        return await self._reads.read(wanted)
 
     async def close(self) -> None:
-        if self._sender is not None:
-            self._sender.cancel()
+        self._reads.close()
         await self._client.aclose(close_connection_pool=True)
 
-    async def _send(self) -> None:
-        while self._waiting:
-            asked, self._waiting = [each for each in self._waiting if not each[1].done()], []
-            if not asked:
-                return
-            try:
-                replies = iter(
-                    await within(self._round_trip([one for wanted, _ in asked for one in wanted]), self._wait_s)
-                )
-            except (RedisError, OSError, TimeoutError) as error:
-                self._breaker.note(good=False)
-                for _, answers in asked:
-                    if not answers.done():
-                        answers.set_exception(error)
-                continue
-            self._breaker.note(good=True)
-            for wanted, answers in asked:
-                found = [_stored(view, next(replies)) for view, _ in wanted]
-                if not answers.done():
-                    answers.set_result(found)
+    async def _read(self, wanted: list[Lookup]) -> Answers:
+        replies = await self._round_trip(wanted)
+        return [_stored(view, reply) for (view, _), reply in zip(wanted, replies, strict=True)]
 
     async def _round_trip(self, wanted: list[Lookup]) -> list[Any]:
         async with self._client.pipeline(transaction=False) as pipe:

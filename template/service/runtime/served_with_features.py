@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel, Field, create_model
 
-from service.runtime.features import EntityKey, FeatureSource, load_feature_settings
-from service.runtime.features_redis import RedisFeatureStore
+from service.runtime.feature_store import FeatureReader, load_feature_settings
+from service.runtime.features import EntityKey, FeatureSource
 from service.runtime.metrics import Exporter
 from service.runtime.served import Answer, ServedModel
-from service.runtime.settings import ModelSettings
+from service.runtime.settings import BatchLimits, ModelSettings
 
 DEGRADED = Field(description="Views for which defaults were used, and why: missing, partial, stale, timeout or error.")
 
@@ -25,10 +25,14 @@ class ServedModelWithFeatures(ServedModel):
         store = load_feature_settings()
         self._with_features = module.with_features
         self._source = FeatureSource(
-            module.VIEWS, RedisFeatureStore(store), store.deadline_ms / 1e3, exporter, settings.name
+            module.VIEWS, FeatureReader(store), store.deadline_ms / 1e3, exporter, settings.name
         )
         self._entities = sorted({view.entity for view in self._source.views})
         self.instance = _with_entity_keys(self.instance, self._entities)
+
+    async def start(self, limits: BatchLimits) -> None:
+        await self._source.start()
+        await super().start(limits)
 
     async def predict(self, instances: Sequence[Any]) -> Answer:
         """See `ServedModel.predict`; reading features raises nothing."""

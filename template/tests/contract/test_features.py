@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from jobs.write_features import rows_of
-from service.runtime.feature_writer import FeatureWriter, Row
-from service.runtime.features import View, load_feature_settings
+from service.runtime.feature_store import FeatureWriter, load_feature_settings
+from service.runtime.features import Row, View
 
 EXAMPLES = Path("jobs/example_features.jsonl")
 

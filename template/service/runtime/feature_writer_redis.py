@@ -1,14 +1,13 @@
-"""Write features: for jobs, and for other services that know what an entity just did. Synchronous, pipelined."""
+"""Write features to Redis: for jobs, and for services that know what an entity just did. Synchronous, pipelined."""
 
 import json
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from pydantic import BaseModel
 from redis import Redis
 
-from service.runtime.features import FeatureSettings, View
-from service.runtime.features_redis import TIME_FIELD, connection_options, key_of
+from service.runtime.features import Row
+from service.runtime.features_redis import TIME_FIELD, RedisSettings, connection_options, key_of
 
 BATCH = 500  # rows a round trip
 
@@ -28,19 +27,10 @@ redis.call('EXPIRE', KEYS[1], ARGV[1])
 """
 
 
-class Row(NamedTuple):
-    """One thing to write: the values of an aggregate view, or one event of a history. at_s: Unix time of the event."""
-
-    view: View
-    entity: str
-    values: BaseModel
-    at_s: float
-
-
-class FeatureWriter:
+class RedisFeatureWriter:
     """Writes rows; the same row twice is the same as once, and a late aggregate loses against a newer one."""
 
-    def __init__(self, settings: FeatureSettings) -> None:
+    def __init__(self, settings: RedisSettings) -> None:
         options = connection_options(settings) | {"socket_timeout": 5.0, "socket_connect_timeout": 5.0}
         self._client = Redis.from_url(settings.url, **options)
         self._namespace = settings.namespace

@@ -1,0 +1,15 @@
+"""Feast, imported by everything else from here, so that this process and its children keep their metrics in memory."""
+
+import os
+
+import prometheus_client  # noqa: F401  before Feast: it decides at its import where values are kept
+from feast import FeatureStore as Feast
+from feast.data_source import PushMode
+from feast.errors import FeastError, FeastObjectNotFoundException
+
+# The import points prometheus_client at a folder of its own for values of several processes.
+for _name in ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR"):
+    if "feast_metrics_" in os.environ.get(_name, ""):
+        del os.environ[_name]
+
+__all__ = ["Feast", "FeastError", "FeastObjectNotFoundException", "PushMode"]

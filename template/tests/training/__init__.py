@@ -1,0 +1,1 @@
+"""What training sees is what serving saw."""
