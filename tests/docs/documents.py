@@ -42,10 +42,12 @@ copier() {
     prepare "${words[-1]}"
   else
     command copier "$operation" "$@"
+    prepare .
   fi
 }
 prepare() {
-  mkdir -p "$1/.venv"; for part in bin lib pyvenv.cfg; do ln -sfn "$VENV/$part" "$1/.venv/$part"; done
+  local venv="$VENV"; [ ! -e "$1/service/runtime/features_feast.py" ] || venv="$VENV/feast"
+  mkdir -p "$1/.venv"; for part in bin lib pyvenv.cfg; do ln -sfn "$venv/$part" "$1/.venv/$part"; done
   touch -d tomorrow "$1/.venv/.installed"
 }
 """

@@ -97,18 +97,10 @@ def stage(request: pytest.FixtureRequest, render: Render, tmp_path_factory: pyte
 
 
 def apply(folder: Path, env: dict[str, str]) -> None:
-    """What `make apply` does, after the pipeline that writes the histories has made them."""
-    code = """
-import os
-import pyarrow.parquet as pq
-from tests.embedded_feast import VIEWS, View, feast_name, history_of
-for view in map(View.of, VIEWS):
-    pq.write_table(history_of(view).empty_table(), os.environ["FEATURE_DATA"] + f"/{feast_name(view)}.parquet")
-"""
-    python = python_of(folder)
-    feast = [str(python.with_name("feast")), "--chdir", "feature_repo"]
+    """What `make plan` and `make apply` do."""
+    feast = [str(python_of(folder).with_name("feast")), "--chdir", "feature_repo"]
     feast += ["--feature-store-yaml", str(folder / env["FEATURE_STORE_CONFIG"])]
-    for command in ([str(python), "-c", code], [*feast, "plan"], [*feast, "apply"]):
+    for command in ([*feast, "plan"], [*feast, "apply"]):
         done = subprocess.run(
             command,
             cwd=folder,
