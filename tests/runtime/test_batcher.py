@@ -92,6 +92,22 @@ def test_one_input_runs_at_once_and_what_queued_meanwhile_runs_together() -> Non
     assert model.batches == [[5], [7, 7, 7]]
 
 
+def test_callers_who_send_again_at_once_share_the_next_batch() -> None:
+    async def caller(batcher: Batcher, turns: int) -> None:
+        for _ in range(3):
+            await batcher.submit(of(5), 5)
+            for _ in range(turns):  # the way through sockets and a proxy
+                await asyncio.sleep(0)
+
+    async def scenario(batcher: Batcher) -> None:
+        batcher._cost = CostModel(fixed_s=10, per_token_s=0.0001)
+        await asyncio.gather(*(caller(batcher, turns) for turns in (1, 30, 60)))
+
+    model = Recorder()
+    run(scenario, model)
+    assert model.batches == [[5, 5, 5]] * 3
+
+
 def test_no_batch_exceeds_its_limits() -> None:
     model = Recorder()
     limits = LIMITS.model_copy(update={"max_batch_tokens": 20})

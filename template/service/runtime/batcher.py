@@ -22,9 +22,12 @@ from service.runtime.settings import BatchLimits
 
 Predict = Callable[[Sequence[Tokens]], Sequence[BaseModel]]
 
-# Turns that the event loop gets between two batches when the model runs on it: answers are written, sockets read,
-# bodies parsed and inputs queued in about this many callbacks, so the next plan sees what has arrived meanwhile.
-LOOP_TURNS = 6
+# Turns that the event loop gets at least between two batches when the model runs on it: answers are written, sockets
+# read, bodies parsed and inputs queued in about this many callbacks, so the next plan sees what has arrived meanwhile.
+LOOP_TURNS = 12
+# Callers who send again at once need longer, most of all through a proxy. Who misses the plan costs a batch of his own:
+# up to this share of a batch's fixed price is waited for as many inputs as were just answered, and no longer.
+RETURN_SHARE = 0.2
 
 
 class QueueFull(Exception):
@@ -138,8 +141,17 @@ class Batcher:
             if batch:
                 await self._execute(batch)
             if self._executor is None:
-                for _ in range(LOOP_TURNS):
-                    await asyncio.sleep(0)
+                await self._take_in(len(batch))
+
+    async def _take_in(self, answered: int) -> None:
+        """Give the event loop its turns after a batch of `answered` inputs, and their callers time to send again."""
+        enough = min(len(self._queue) + answered, self.limits.max_batch_size)
+        # Nobody gains from waiting for a single caller: its input runs the moment it is here.
+        until_s = time.monotonic() + (RETURN_SHARE * self._cost.fixed_s if enough > 1 else 0)
+        turns = 0
+        while turns < LOOP_TURNS or (len(self._queue) < enough and time.monotonic() < until_s):
+            await asyncio.sleep(0)
+            turns += 1
 
     async def _wait_for_company(self) -> None:
         """Let the oldest input wait up to `batch_wait_ms` for the batch to fill."""
