@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.render.checks import CHECKS, Check, distinct, join, mypy, ruff
+from tests.render.checks import CHECKS, Check, distinct, imports_of, join, mypy, ruff
 from tests.rendering import recorded_answers
 from tests.variants import AXES, NAMED, RUN, choices_of, labels_of, pairs_of
 
@@ -25,6 +25,17 @@ def test_every_serving_mode_is_run_with_every_task_and_with_several_models() -> 
         mine = [answers for answers in RUN.values() if answers["serving"] == serving]
         assert {answers["model_task"] for answers in mine if "model_task" in answers} == set(choices_of("model_task"))
         assert any("more_models" in answers for answers in mine)
+
+
+def test_feast_is_neither_installed_nor_imported_unless_it_was_chosen(renders: dict[str, Path]) -> None:
+    """Its import alone takes 5 s and 186 MB. That nothing else brings it is for constraints.txt to say."""
+    with_feast = {name for name, folder in renders.items() if recorded_answers(folder)["features"] == "feast"}
+    found = set()
+    for name, folder in renders.items():
+        pinned = "feast==" in (folder / "constraints.txt").read_text()
+        imported = any("feast" in dotted.split(".")[0] for _, dotted in imports_of(folder, "*.py"))
+        found |= {name} if pinned or imported else set()
+    assert found == with_feast
 
 
 def test_two_renders_of_the_same_answers_have_the_same_bytes(digests: list[dict[str, str]]) -> None:

@@ -269,12 +269,26 @@ async def within(work: Awaitable[T], deadline_s: float) -> T:
     A model that runs on the loop may hold it far past the deadline, before the question is sent or while the answer is
     here already. That is no fault of the store, so a part of the deadline that took longer counts as that part only.
     """
-    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    part_s = deadline_s / PARTS
+    left = PARTS
+    timer: asyncio.TimerHandle
+
+    def passed() -> None:
+        nonlocal left, timer
+        left -= 1
+        if left:
+            timer = loop.call_later(part_s, passed)
+        else:
+            limit.reschedule(loop.time())
+
+    timer = loop.call_later(part_s, passed)
     try:
-        for _ in range(PARTS):
-            await asyncio.wait({task}, timeout=deadline_s / PARTS)
-            if task.done():
-                return task.result()
-        raise TimeoutError(f"no answer within {deadline_s * 1e3:g} ms")
+        async with asyncio.timeout(None) as limit:
+            return await work
+    except TimeoutError as error:
+        if limit.expired():
+            raise TimeoutError(f"no answer within {deadline_s * 1e3:g} ms") from error
+        raise
     finally:
-        task.cancel()
+        timer.cancel()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from service.runtime.feast_import import Feast, FeastObjectNotFoundException
 from service.runtime.feature_reads import Answers, SharedReads
@@ -85,6 +85,8 @@ class FeastFeatureStore:
                     "declare aggregates of it, or keep features=redis"
                 )
         self._views = views
+        self._features = {view.name: [f"{feast_name(view)}:{field}" for field in view.fields] for view in views}
+        self._columns = {view.name: {field: f"{feast_name(view)}__{field}" for field in view.fields} for view in views}
         try:
             self._open()
         except SettingsError:
@@ -130,7 +132,7 @@ class FeastFeatureStore:
             by_entity.setdefault(view.entity, []).append((view, key))
         found: dict[tuple[str, str], Stored | None] = {}
         groups = [self._of_entity(feast, entity, lookups) for entity, lookups in by_entity.items()]
-        for answers in await asyncio.gather(*groups):
+        for answers in [await groups[0]] if len(groups) == 1 else await asyncio.gather(*groups):
             found |= answers
         return [found[view.name, key] for view, key in wanted]
 
@@ -140,23 +142,25 @@ class FeastFeatureStore:
         """(view, key) -> what is stored, for views of one entity."""
         views = list({view.name: view for view, _ in lookups}.values())
         keys = list({key: None for _, key in lookups})
-        features = [f"{feast_name(view)}:{field}" for view in views for field in view.fields]
+        features = [feature for view in views for feature in self._features[view.name]]
         question = {"features": features, "entity_rows": [{entity: key} for key in keys], "full_feature_names": True}
         if self._async:
             response = await feast.get_online_features_async(**question)
         else:
             loop = asyncio.get_running_loop()
             response = await loop.run_in_executor(self._thread, lambda: feast.get_online_features(**question))
-        columns = response.to_dict(include_event_timestamps=True)
-        return {(view.name, key): _stored(view, columns, row) for view in views for row, key in enumerate(keys)}
-
-
-def _stored(view: View, columns: dict[str, list[Any]], row: int) -> Stored | None:
-    """The values of one view of one entity; None when Feast has no time for it, as it never saw it."""
-    names = {field: f"{feast_name(view)}__{field}" for field in view.fields}
-    at_s = max(columns[f"{name}__ts"][row] for name in names.values())
-    values = {field: value for field, name in names.items() if (value := columns[name][row]) is not None}
-    return Stored(values, float(at_s)) if at_s else None
+        columns = response.to_dict()
+        results = dict(zip(response.proto.metadata.feature_names.val, response.proto.results, strict=True))
+        found: dict[tuple[str, str], Stored | None] = {}
+        for view in views:
+            names = self._columns[view.name]
+            stamps = results[names[view.fields[0]]].event_timestamps  # all fields of a view have the same
+            for row, key in enumerate(keys):
+                values = {field: value for field, name in names.items() if (value := columns[name][row]) is not None}
+                # Feast has no time for an entity that it never saw.
+                at_s = stamps[row].seconds
+                found[view.name, key] = Stored(values, float(at_s)) if at_s else None
+        return found
 
 
 def check_view(feast: Feast, view: View) -> None:

@@ -1,0 +1,78 @@
+"""Reads through the service's own source, and through Feast itself, in turn: run in a rendered service, by its Python.
+
+Prints JSON: medians of each round, in milliseconds. What it needs in the environment: feature_repo/production.yaml.
+"""
+
+import asyncio
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from service.features.views import UserActivity
+from service.runtime.feast_import import Feast
+from service.runtime.features import FeatureSource, Row, View
+from service.runtime.metrics_prometheus import PrometheusExporter
+
+ENTITIES, ROUNDS, READS, REQUESTS = 100, 7, 500, 100
+
+
+async def timed_ms(read: Callable[[int], Awaitable[Any]], count: int) -> list[float]:
+    """Milliseconds of each of `count` reads, one after the other."""
+    took = []
+    for n in range(count):
+        started = time.perf_counter()
+        await read(n)
+        took.append((time.perf_counter() - started) * 1e3)
+    return took
+
+
+async def measure() -> dict[str, list[float]]:
+    from service.runtime.feature_store import FeatureReader, load_feature_settings
+
+    reader = FeatureReader(load_feature_settings())
+    source = FeatureSource([UserActivity], reader, 5.0, PrometheusExporter(CollectorRegistry()), "benchmark")
+    await source.start()
+    feast = Feast(fs_yaml_file=Path(os.environ["FEATURE_STORE_CONFIG"]).absolute())
+    features = [f"user_activity_v1:{field}" for field in UserActivity.model_fields]
+
+    async def ours(n: int) -> None:
+        _, degraded = await source.read([{"user_id": str(n % ENTITIES)}])
+        assert not degraded, degraded
+
+    async def theirs(n: int) -> None:
+        response = await feast.get_online_features_async(features, [{"user_id": str(n % ENTITIES)}])
+        assert response.to_dict()["spend_7d"] == [1.5]
+
+    async def together(read: Callable[[int], Awaitable[None]]) -> float:
+        started = time.perf_counter()
+        await asyncio.gather(*(read(n) for n in range(REQUESTS)))
+        return (time.perf_counter() - started) * 1e3
+
+    results: dict[str, list[float]] = {"feast": [], "ours": [], "feast_together": [], "ours_together": []}
+    for _ in range(ROUNDS):
+        for name, read in (("feast", theirs), ("ours", ours)):
+            results[name].append(statistics.median(await timed_ms(read, READS)))
+            results[f"{name}_together"].append(await together(read))
+    await source.close()
+    await feast.close()
+    return results
+
+
+def main() -> None:
+    from service.runtime.feature_store import FeatureWriter, load_feature_settings
+
+    view, now = View.of(UserActivity), time.time()
+    writer = FeatureWriter(load_feature_settings())
+    writer.write([Row(view, str(n), UserActivity(orders_7d=n, spend_7d=1.5), now) for n in range(ENTITIES)])
+    json.dump(asyncio.run(measure()), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
