@@ -42,24 +42,26 @@ class FeastFeatureWriter:
     def write(self, rows: Iterable[Row]) -> int:
         """Write all rows and return how many there were. Raises StoreError; writing again is safe."""
         by_view: dict[str, list[Row]] = {}
-        for row in rows:
+        for row in sorted(rows, key=lambda row: row.at_s):
             by_view.setdefault(feast_name(row.view), []).append(row)
-        created = datetime.now(UTC)
-        for name, some in by_view.items():
-            self._need_history(name, some[0].view)
-            frame = pd.DataFrame(
-                {
-                    row.view.entity: row.entity,
-                    "event_timestamp": datetime.fromtimestamp(row.at_s, UTC),
-                    "created": created,
-                    **row.values.model_dump(),
-                }
-                for row in some
-            )
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of Feast's own dependencies
-                self._feast.push(f"{name}_push", frame, to=PushMode.ONLINE_AND_OFFLINE)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Feast's own dependencies
+            for name, some in by_view.items():
+                self._need_history(name, some[0].view)
+                held_s = self._held_s(name, some)
+                new = [row for row in some if row.at_s >= held_s[row.entity]]
+                late = [row for row in some if row.at_s < held_s[row.entity]]
+                for part, to in ((new, PushMode.ONLINE_AND_OFFLINE), (late, PushMode.OFFLINE)):
+                    if part:
+                        self._feast.push(f"{name}_push", _frame(part), to=to)
         return sum(map(len, by_view.values()))
+
+    def _held_s(self, name: str, rows: list[Row]) -> dict[str, int]:
+        """Entity -> Unix time of what the online store holds. Not every store of Feast itself keeps the newer row."""
+        view, keys = rows[0].view, list({row.entity: None for row in rows})
+        question = [{view.entity: key} for key in keys]
+        found = self._feast.get_online_features([f"{name}:{view.fields[0]}"], question)
+        return dict(zip(keys, found.to_dict(include_event_timestamps=True)[f"{view.fields[0]}__ts"], strict=True))
 
     def _need_history(self, name: str, view: View) -> None:
         """On a laptop the first row makes the file; elsewhere the pipeline that fills the history has made it."""
@@ -69,3 +71,16 @@ class FeastFeatureWriter:
 
     def close(self) -> None:
         """Nothing is kept open."""
+
+
+def _frame(rows: list[Row]) -> pd.DataFrame:
+    created = datetime.now(UTC)
+    return pd.DataFrame(
+        {
+            row.view.entity: row.entity,
+            "event_timestamp": datetime.fromtimestamp(row.at_s, UTC),
+            "created": created,
+            **row.values.model_dump(),
+        }
+        for row in rows
+    )
