@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -76,9 +77,10 @@ def running_store(password: str | None = None) -> Iterator[Store]:
 
 
 class SlowProxy:
-    """TCP in front of a port; each piece of an answer waits `delay_s`."""
+    """TCP in front of a port, with TLS if there is a `context`; each piece of an answer waits `delay_s`."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, context: ssl.SSLContext | None = None) -> None:
+        self._context = context
         self.delay_s = 0.0
         self.port = free_port()
         self._target = target
@@ -88,7 +90,9 @@ class SlowProxy:
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=loop.run_forever, daemon=True)
         thread.start()
-        server = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._serve, "127.0.0.1", self.port), loop)
+        server = asyncio.run_coroutine_threadsafe(
+            asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._context), loop
+        )
         server.result(10)
         try:
             yield self

@@ -33,13 +33,13 @@ def wait_for(what: str, condition: Callable[[], bool], timeout_s: float = READY_
     raise AssertionError(f"not within {timeout_s} s: {what}")
 
 
+# The environment of services with Feast, see the Makefile.
+FEAST_PYTHON = Path(sys.prefix, "feast/bin/python")
+
+
 def python_of(folder: Path) -> Path:
-    """The Python that has what the render in `folder` depends on: with Feast one of its own, see the Makefile."""
-    return (
-        Path(sys.prefix, "feast/bin/python")
-        if (folder / "service/runtime/features_feast.py").exists()
-        else Path(sys.executable)
-    )
+    """The Python that has what the render in `folder` depends on."""
+    return FEAST_PYTHON if (folder / "service/runtime/features_feast.py").exists() else Path(sys.executable)
 
 
 def environment(folder: Path, **extra: str) -> dict[str, str]:

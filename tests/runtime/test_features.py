@@ -2,14 +2,18 @@
 
 import asyncio
 import json
+import ssl
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import trustme
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
+from redis.exceptions import RedisError
 
 from jobs.write_features import rows_of
 from service.features.views import Event, RecentEvents, UserActivity
@@ -19,7 +23,7 @@ from service.runtime.features import FeatureSource, Lookup, Row, View
 from service.runtime.features_redis import RedisFeatureStore, RedisSettings, key_of, load_redis_settings
 from service.runtime.metrics_prometheus import PrometheusExporter
 from service.runtime.settings import SettingsError
-from tests.store import Store, running_store
+from tests.store import SlowProxy, Store, running_store
 
 DEADLINE_MS = 100
 ACTIVITY, EVENTS = View.of(UserActivity), View.of(RecentEvents)
@@ -292,6 +296,34 @@ def test_a_wrong_password_degrades_and_the_right_one_reads() -> None:
         writer.close()
         assert read(store, password="wrong")[1] == ["recent_events: error", "user_activity: error"]
         assert read(store, password="right")[1] == []
+
+
+def test_tls_is_spoken_and_a_certificate_of_an_unknown_authority_is_not_trusted(store: Store, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with SlowProxy(store.port, context).running() as proxy:
+        url = f"rediss://127.0.0.1:{proxy.port}/0"
+        trusting = {"url": f"{url}?ssl_ca_certs={tmp_path / 'ca.pem'}", "deadline_ms": 5000}
+        writer = FeatureWriter(settings_of(store, **trusting))
+        writer.write([activity(3), event("x", time.time())])
+        writer.close()
+        assert read(store, **trusting)[1] == []
+        assert read(store, url=url, deadline_ms=5000)[1] == ["recent_events: error", "user_activity: error"]
+
+
+def test_a_user_of_the_store_who_may_only_read_is_enough_for_a_service(store: Store) -> None:
+    write(store, activity(3), event("x", time.time()))
+    store.client().acl_setuser(
+        "service", enabled=True, passwords=["+secret"], keys=["t:*"], commands=["+@read", "+@connection"]
+    )
+    as_service = {"username": "service", "password": "secret"}
+    assert read(store, **as_service)[1] == []
+    writer = FeatureWriter(settings_of(store, **as_service))
+    with pytest.raises(RedisError):
+        writer.write([activity(4)])
+    writer.close()
 
 
 @pytest.mark.parametrize("turns", range(12))
