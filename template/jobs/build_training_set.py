@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from service.runtime.feast_import import Feast, FeastError
+from service.runtime.feast_import import Feast, StoreError
 from service.runtime.features_feast import load_feast_settings
 from service.runtime.settings import SettingsError
 
@@ -52,7 +52,7 @@ def main() -> None:
         feast = Feast(fs_yaml_file=load_feast_settings().path)
         labels = pd.read_parquet(options.labels)
         made = training_set(feast, options.service, labels, options.rewritten)
-    except (FeastError, OSError, SettingsError, TrainingSetError) as error:
+    except (*StoreError, SettingsError, TrainingSetError) as error:
         sys.exit(f"no training set: {error}")
     made.to_parquet(options.out)
     empty = made.columns[made.isna().all()].tolist()

@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from service.runtime.feast_import import Feast, FeastError
+from service.runtime.feast_import import Feast, StoreError
 from service.runtime.features_feast import load_feast_settings
 from service.runtime.settings import SettingsError
 
@@ -75,7 +75,7 @@ def main() -> None:
     try:
         feast = Feast(fs_yaml_file=load_feast_settings().path)
         print(f"{materialize(feast, since, now)} rows written to the online store")
-    except (FeastError, OSError, SettingsError) as error:
+    except (*StoreError, SettingsError) as error:
         sys.exit(f"not all features are materialized, run it again: {type(error).__name__}: {error}")
 
 

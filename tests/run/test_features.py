@@ -5,6 +5,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -13,7 +14,7 @@ import yaml
 
 from tests.run.conftest import Render
 from tests.run.light import put_light_model
-from tests.run.service import container, environment, python_of, wait_for
+from tests.run.service import RayHead, container, environment, python_of, wait_for
 from tests.store import SlowProxy, Store, running_store
 
 REQUESTS = 200
@@ -66,13 +67,24 @@ class Stage:
             return not self.ask(client)[1].json()["degraded"]
 
 
-@pytest.fixture(scope="module", params=["redis", "feast"])
+@contextmanager
+def started(serving: str, folder: Path, env: dict[str, str], request: pytest.FixtureRequest) -> Iterator[str]:
+    if serving == "container":
+        with container(folder, **env) as url:
+            yield url
+    else:
+        head: RayHead = request.getfixturevalue("ray_head")
+        yield head.deploy(folder, env=env)
+
+
+@pytest.fixture(scope="module", params=[("container", "redis"), ("container", "feast"), ("ray", "redis")], ids="-".join)
 def stage(request: pytest.FixtureRequest, render: Render, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A service with each kind of store: Redis, and Feast as in production, with Redis online and a SQL registry."""
-    folder = render(serving="container", features=request.param, model_name="light")
+    serving, features = request.param
+    folder = render(serving=serving, features=features, model_name="light")
     put_light_model(folder, "light")
     with running_store(PASSWORD) as store, SlowProxy(store.port).running() as proxy:
-        if request.param == "redis":
+        if features == "redis":
             through, direct = (
                 {"FEATURE_STORE_URL": f"redis://127.0.0.1:{port}/0", "FEATURE_STORE_PASSWORD": PASSWORD}
                 for port in (proxy.port, store.port)
@@ -91,7 +103,7 @@ def stage(request: pytest.FixtureRequest, render: Render, tmp_path_factory: pyte
             apply(folder, direct)
         made = Stage("", store, proxy, folder, direct)
         made.fill()
-        with container(folder, **through) as made.url:
+        with started(serving, folder, through, request) as made.url:
             wait_for("features are read", made.healthy, RECOVERY_S)
             yield made
 

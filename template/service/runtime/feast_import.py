@@ -6,10 +6,15 @@ import prometheus_client  # noqa: F401  before Feast: it decides at its import w
 from feast import FeatureStore as Feast
 from feast.data_source import PushMode
 from feast.errors import FeastError, FeastObjectNotFoundException
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
 
 # The import points prometheus_client at a folder of its own for values of several processes.
 for _name in ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR"):
     if "feast_metrics_" in os.environ.get(_name, ""):
         del os.environ[_name]
 
-__all__ = ["Feast", "FeastError", "FeastObjectNotFoundException", "PushMode"]
+# What a call of Feast raises when one of its stores does not do what it should.
+StoreError = (FeastError, OSError, RedisError, SQLAlchemyError)
+
+__all__ = ["Feast", "FeastObjectNotFoundException", "PushMode", "StoreError"]

@@ -9,12 +9,11 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from google.protobuf.message import DecodeError
 
-from service.runtime.feast_import import Feast, FeastError, PushMode
+from service.runtime.feast_import import Feast, PushMode
 from service.runtime.features import Row, View
 from service.runtime.features_feast import FeastSettings, feast_name
-
-StoreError = (FeastError, OSError)
 
 TIME = pa.timestamp("us", "UTC")
 TYPES: dict[Any, pa.DataType] = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
@@ -60,7 +59,10 @@ class FeastFeatureWriter:
         """Entity -> Unix time of what the online store holds. Not every store of Feast itself keeps the newer row."""
         view, keys = rows[0].view, list({row.entity: None for row in rows})
         question = [{view.entity: key} for key in keys]
-        found = self._feast.get_online_features([f"{name}:{view.fields[0]}"], question)
+        try:
+            found = self._feast.get_online_features([f"{name}:{view.fields[0]}"], question)
+        except DecodeError:  # what is held is no value: anything is newer
+            return dict.fromkeys(keys, 0)
         return dict(zip(keys, found.to_dict(include_event_timestamps=True)[f"{view.fields[0]}__ts"], strict=True))
 
     def _need_history(self, name: str, view: View) -> None:
