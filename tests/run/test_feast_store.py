@@ -31,20 +31,40 @@ WAREHOUSES = {
 
 def test_the_store_on_feast_keeps_its_promises(render: Render) -> None:
     folder = render(serving="container", features="feast")
-    checks = shutil.copy(CHECKS, folder)
+    checks = str(shutil.copy(CHECKS, folder))
     with feature_store(folder) as env:
-        command = [str(python_of(folder)), "-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", checks]
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=environment(folder, **env),
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-    print(done.stdout[-300:])
+        done = suite(folder, "--noconftest", checks, **env)
     assert done.returncode == 0, done.stdout[-6000:]
+
+
+def test_training_sees_what_serving_saw_by_the_tests_that_ship(render: Render) -> None:
+    done = suite(render(serving="container", features="feast"), "tests/training")
+    assert done.returncode == 0, done.stdout[-6000:]
+
+
+def test_the_tests_that_ship_see_an_offline_store_that_drops_rows(render: Render) -> None:
+    """Feast's own default does."""
+    folder = render(serving="container", features="feast")
+    config = folder / "feature_repo/feature_store.yaml"
+    assert "type: duckdb" in config.read_text()
+    config.write_text(config.read_text().replace("type: duckdb", "type: file"))
+    done = suite(folder, "tests/training", "-k", "dropped")
+    assert done.returncode == 1
+    assert "TrainingSetError: 5 rows went in and" in done.stdout, done.stdout[-6000:]
+
+
+def suite(folder: Path, *tests: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    """Run tests in the render in `folder`, by its Python."""
+    command = [str(python_of(folder)), "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment(folder, **env),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 @pytest.mark.parametrize("offline_store", choices_of("offline_store"))
