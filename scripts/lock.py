@@ -10,10 +10,11 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import copier
 
-from tests.variants import choices_of
+from tests.variants import AXES, choices_of
 
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = ROOT / "extensions" / "constraints"
@@ -39,8 +40,15 @@ def compiled(source: Path, folder: Path, *options: str) -> str:
     return "".join(f"{line}\n" for line in lines if not line.startswith(TORCH_CUDA))
 
 
+def without(pins: str, base: str) -> str:
+    """The lines of `pins` that `base` does not have."""
+    known = set(base.splitlines())
+    return "".join(f"{line}\n" for line in pins.splitlines() if line not in known)
+
+
 def main() -> None:
     warnings.simplefilter("ignore", copier.errors.DirtyLocalWarning)  # locks belong to the checkout as it stands
+    databases = [answers for label, answers in AXES["vector_db"].items() if label != "none"]
     stores: list[dict[str, str]] = [
         {"features": features} for features in choices_of("features") if features != "feast"
     ]
@@ -49,18 +57,30 @@ def main() -> None:
         folder = Path(scratch)
         options = ["--excludes", str(ROOT / "requirements-excluded.txt")]
         feast: list[str] = []
+
+        def pins_of(name: str, answers: dict[str, Any], *constraints: str) -> str:
+            (CONSTRAINTS / f"{name}.txt").touch()  # the render includes what it is rendered for
+            copier.run_copy(str(ROOT), folder / name, data=answers, defaults=True, quiet=True, vcs_ref="HEAD")
+            return compiled(folder / name / "pyproject.toml", folder, "--extra", "dev", *constraints)
+
+        def write(name: str, pins: str, agreeing: list[str]) -> None:
+            """All services of one environment agree, so that it tests them: each is a constraint to those after it."""
+            (CONSTRAINTS / f"{name}.txt").write_text(pins)
+            agreeing.extend(["--constraint", str(CONSTRAINTS / f"{name}.txt")])
+
         for serving, store in itertools.product(choices_of("serving"), stores):
             answers = {"serving": serving, **store}
             name = "-".join(value for value in answers.values() if value not in ("none", "duckdb"))
-            copier.run_copy(str(ROOT), folder / name, data=answers, defaults=True, quiet=True, vcs_ref="HEAD")
-            # All offline stores agree, so that one environment tests them.
-            agreed = feast if store["features"] == "feast" else []
-            pins = compiled(folder / name / "pyproject.toml", folder, "--extra", "dev", *agreed)
-            (CONSTRAINTS / f"{name}.txt").write_text(pins)
             # Feast forces an older redis: it is tested in an environment of its own.
-            (feast if store["features"] == "feast" else options).extend(
-                ["--constraint", str(CONSTRAINTS / f"{name}.txt")]
-            )
+            agreeing = feast if store["features"] == "feast" else options
+            write(name, pins_of(name, answers, *agreeing), agreeing)
+        # A vector database adds the same to any service of a serving mode, with Feast or without.
+        for serving, database, features in itertools.product(choices_of("serving"), databases, ("none", "feast")):
+            agreeing = feast if features == "feast" else options
+            name = f"{serving}{'-feast' if features == 'feast' else ''}"
+            more = f"{name}-{database['vector_db']}"
+            pins = pins_of(more, {"serving": serving, "features": features, **database}, *agreeing)
+            write(more, without(pins, (CONSTRAINTS / f"{name}.txt").read_text()), agreeing)
         (ROOT / "requirements.txt").write_text(compiled(ROOT / "requirements.in", folder, *options))
 
 

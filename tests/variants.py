@@ -82,6 +82,13 @@ AXES: dict[str, dict[str, Answers]] = {
     for key in QUESTIONS
     if is_choice(key)
 }
+# What running a database takes: the questionnaire refuses it while that is blank.
+AXES["vector_db"]["qdrant_self_hosted"] |= {
+    "qdrant_storage_gib": 50,
+    "qdrant_memory_gib": 4,
+    "qdrant_backup_bucket": "backups-of-search",
+    "qdrant_on_call": "data-platform",
+}
 AXES[MODELS] = {
     "one": {},
     "two": {"more_models": [second_model()]},
@@ -89,8 +96,8 @@ AXES[MODELS] = {
     "two-halves": {"model_gpu_share": 0.5, "more_models": [second_model(gpu_share=0.5)]},
 }
 
-# What tests/run starts: the smallest set that has every serving mode with every task and every feature store, two
-# models, and shared cards.
+# What tests/run starts: the smallest set that has every serving mode with every task, every feature store and every
+# vector database, two models, documents and features together, and shared cards.
 RUN: dict[str, Answers] = {
     **{
         f"{serving}-{task}": {"serving": serving, "model_task": task}
@@ -103,7 +110,23 @@ RUN: dict[str, Answers] = {
         for features in choices_of("features")
         if features != "none"
     },
+    **{
+        f"{serving}-{database}": {"serving": serving, **AXES["vector_db"][database]}
+        for serving in choices_of("serving")
+        for database in choices_of("vector_db")
+        if database != "none"
+    },
     **{f"{serving}-two-models": {"serving": serving, **AXES[MODELS]["two"]} for serving in choices_of("serving")},
+    **{
+        f"{serving}-with-context": {
+            "serving": serving,
+            "features": "redis",
+            "vector_db": "qdrant_cloud",
+            "latency_objective_ms": 4000,  # so that real weights on a CPU embed a burst in time
+            **AXES[MODELS]["two"],
+        }
+        for serving in choices_of("serving")
+    },
     "ray-shared-gpu": {"serving": "ray", "gpu_type": "l4", **AXES[MODELS]["two-halves"]},
 }
 

@@ -9,7 +9,7 @@ from transformers import BertConfig, PreTrainedTokenizerFast
 
 WORDS = ["late", "again", "delivery", "good", "bad", "the", "was", "very", "##s", "##ly", *"abcdefghijklmnopqrstuvwxyz"]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-LONGEST_TOKENS = 64
+LONGEST_TOKENS = 256
 
 
 def save_tiny(folder: Path, auto_class: Any, seed: int = 0) -> Path:
@@ -35,6 +35,7 @@ def save_tiny(folder: Path, auto_class: Any, seed: int = 0) -> Path:
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=LONGEST_TOKENS,
+        initializer_range=0.2,  # so that texts that differ get answers that differ
     )
     auto_class.from_config(config).save_pretrained(folder)
     return folder

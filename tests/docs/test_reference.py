@@ -34,7 +34,7 @@ def test_every_outcome_is_documented() -> None:
 
 
 def test_every_problem_is_documented_with_its_status() -> None:
-    code = (RUNTIME / "ingress.py").read_text() + (RUNTIME / "predict.py").read_text()
+    code = "".join(path.read_text() for path in sorted(RUNTIME.glob("*.py")))
     raised = re.findall(r'ProblemError\(\s*(\d{3}),\s*"([\w-]+)"|(\d{3}): \("([\w-]+)"', code)
     pairs = {(kind or other_kind, status or other) for status, kind, other, other_kind in raised}
     documented = re.findall(r"^\| `([\w-]+)` \| (\w+) \|", (REFERENCE / "http-api.md").read_text(), re.MULTILINE)

@@ -14,7 +14,9 @@ PINS = {
     "actions/setup-python": "5fda3b95a4ea91299a34e894583c3862153e4b97",
 }
 # Hosts that a file may name; what is installed comes from wherever the reader's tools are set to.
-HOSTS = re.compile(r"(127\.0\.0\.1|localhost|(\w+\.)?example\.com|hub|copier\.readthedocs\.io|github\.com)")
+HOSTS = re.compile(
+    r"(127\.0\.0\.1|localhost|(\w+\.)?example\.com|hub|qdrant[\w.-]*|copier\.readthedocs\.io|github\.com)"
+)
 
 
 def pins_of(path: str) -> dict[str, str]:

@@ -165,3 +165,31 @@ def test_a_path_needs_no_commit(questionnaire: Questionnaire) -> None:
 def test_another_hub_model_is_taken_with_its_commit(questionnaire: Questionnaire) -> None:
     for source in ("bert-base-uncased", "BAAI/bge-small-en-v1.5"):
         assert questionnaire.answers(model_source=source, model_revision="0" * 40)["model_source"] == source
+
+
+def test_a_managed_database_is_the_default_once_anything_is_searched(questionnaire: Questionnaire) -> None:
+    assert questionnaire.answers()["vector_db"] == "none"
+    answers = questionnaire.answers(needs_retrieval=True)
+    assert (answers["vector_db"], answers["embedder"], answers["documents_as_context"]) == (
+        "qdrant_cloud",
+        "minilm",
+        False,
+    )
+
+
+def test_the_first_model_that_embeds_makes_the_vectors_and_the_others_read_documents(
+    questionnaire: Questionnaire,
+) -> None:
+    embedding = {"name": "e5", "task": "embedding", "source": "./weights/e5", "revision": "v1"}
+    answers = questionnaire.answers(
+        vector_db="pinecone", model_task="text-classification", model_name="tox", more_models=[TOXICITY, embedding]
+    )
+    assert (answers["embedder"], answers["documents_as_context"]) == ("e5", True)
+
+
+@pytest.mark.parametrize(("objective_ms", "deadline_ms"), [(40, 20), (500, 125), (60000, 1000)])
+def test_documents_are_waited_for_a_quarter_of_the_promise(
+    questionnaire: Questionnaire, objective_ms: int, deadline_ms: int
+) -> None:
+    answers = questionnaire.answers(latency_objective_ms=objective_ms, gpu_type="h100-80gb")
+    assert answers["retrieval_deadline_ms"] == deadline_ms

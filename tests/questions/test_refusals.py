@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 from questionnaire import COMPUTED, Questionnaire
 
+from tests.variants import AXES
+
 L4 = {"gpu_type": "l4"}
 OK = {"name": "tox", "source": "./w", "revision": "v1"}
+SELF_HOSTED = AXES["vector_db"]["qdrant_self_hosted"]
 DNS = "use lower-case letters, digits and -"
 COMMIT = "Give the full 40-digit commit"
 
@@ -49,6 +52,24 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"availability_objective": 0.999}, "availability_objective is 0.999", "90 to below 100"),
     ({"availability_objective": "99,9"}, "availability_objective is '99,9'", "90 to below 100"),
     ({"gpu_type": "b200"}, "'b200'", "not in ['none', 't4', 'l4'"),
+    ({"vector_db": "milvus"}, "'milvus'", "not in ['none', 'qdrant_cloud', 'pinecone', 'qdrant_self_hosted']"),
+    ({"vector_db": "qdrant_self_hosted"}, "qdrant_storage_gib is None", "give a whole number from 1 to 16384 GiB"),
+    ({**SELF_HOSTED, "qdrant_storage_gib": "big"}, "qdrant_storage_gib is 'big'", "give a whole number"),
+    ({**SELF_HOSTED, "qdrant_memory_gib": None}, "qdrant_memory_gib is None", "or choose a managed vector_db"),
+    (
+        {**SELF_HOSTED, "qdrant_replication_factor": 1},
+        "qdrant_replication_factor is 1",
+        "from 2 to 3 of the three nodes",
+    ),
+    ({**SELF_HOSTED, "qdrant_backup_bucket": ""}, "qdrant_backup_bucket is ''", "name the bucket that backups go to"),
+    ({**SELF_HOSTED, "qdrant_backup_bucket": "s3://b"}, "'s3://b'", "without s3:// and without a path"),
+    ({**SELF_HOSTED, "qdrant_on_call": ""}, "qdrant_on_call is ''", "name the team that is paged for the database"),
+    (
+        {"vector_db": "pinecone", "model_task": "text-classification"},
+        "embedder is ''",
+        "add one to more_models, choose model_task embedding",
+    ),
+    ({"vector_db": "pinecone", "embedder": "tox"}, "embedder is 'tox'", "choose one of minilm"),
     ({"model_name": "MiniLM"}, "model_name is 'MiniLM'", DNS),
     ({"model_name": "a" * 31}, "model_name is 'aaa", "at most 30 characters"),
     ({"model_name": "import"}, "model_name is 'import'", "for example import-model"),

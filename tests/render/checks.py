@@ -69,8 +69,8 @@ def tool(folder: Path, *command: str) -> Faults:
 
 # ---- text ----------------------------------------------------------------------------------------------------------
 
-# `${{ }}` is GitHub's, and `{{` a brace in an f-string of Python.
-JINJA = re.compile(r"(?<!\$)\{\{|\{%|\{#")
+# `${{ }}` is GitHub's, `{{ $` Prometheus', and `{{` a brace in an f-string of Python.
+JINJA = re.compile(r"(?<!\$)\{\{(?! \$)|\{%|\{#")
 JINJA_IN_PYTHON = re.compile(r"\{\{[-\s]|\{%|\{#")
 
 
@@ -151,7 +151,8 @@ def ruff(folder: Path) -> Faults:
 def join(renders: dict[str, Path], target: Path) -> Path:
     """Put the packages of many renders in one folder, as reading its libraries is what takes mypy long.
 
-    A file that differs between renders stands there once per content, under further names.
+    A file that differs between renders stands there once per content, under further names. The settings are those of
+    the render that has most of them.
     """
     seen: dict[str, list[str]] = {}
     for folder in renders.values():
@@ -162,7 +163,8 @@ def join(renders: dict[str, Path], target: Path) -> Path:
                 other = path if len(contents) == 1 else f"{path.removesuffix('.py')}_{len(contents)}.py"
                 (target / other).parent.mkdir(parents=True, exist_ok=True)
                 (target / other).write_text(text)
-    (target / "pyproject.toml").write_text((next(iter(renders.values())) / "pyproject.toml").read_text())
+    settings = [(folder / "pyproject.toml").read_text() for folder in renders.values()]
+    (target / "pyproject.toml").write_text(max(settings, key=lambda text: len(text.partition("[tool.mypy]")[2])))
     return target
 
 
@@ -585,6 +587,27 @@ def unknown_keys(value: Any, annotation: Any, where: str) -> Faults:
     return []
 
 
+def retrieval_config(folder: Path) -> Faults:
+    """config/retrieval.yaml names a model of the service, in the revision that is served."""
+    path = folder / "config/retrieval.yaml"
+    if not path.exists():
+        return []
+    config = load_yaml(path.read_text())
+    served = folder / "config/service.yaml"
+    if served.exists():
+        revisions = {model["name"]: model["revision"] for model in load_yaml(served.read_text())["models"]}
+    else:
+        applications = load_yaml((folder / "config/serve.yaml").read_text())["applications"]
+        revisions = {app["name"]: app["args"].get("revision") for app in applications}
+    answers = load_yaml((folder / ".copier-answers.yml").read_text())
+    rules = {
+        f"embeds with {config['embedder']}, which is no model": config["embedder"] not in revisions,
+        "names another revision of the embedding model": revisions.get(config["embedder"]) != config["revision"],
+        "waits as long as the objective": config["deadline_ms"] >= max(21, answers["latency_objective_ms"]),
+    }
+    return [f"config/retrieval.yaml: {rule}" for rule, broken in rules.items() if broken]
+
+
 @functools.cache
 def switches_of_ray() -> str:
     """The sources in which Ray and Ray Serve name the environment variables that they read."""
@@ -687,5 +710,6 @@ CHECKS: dict[Check, tuple[str, ...]] = {
     pre_commit: (".pre-commit-config.yaml", "pyproject.toml"),
     ownership: ("*",),
     container_settings: ("*.yml", "*.yaml", "service/runtime/settings.py"),
+    retrieval_config: ("*.yml", "config/*"),
     serve_config: ("*.yml", "*.yaml", "config/*", "service/runtime/settings.py"),
 }

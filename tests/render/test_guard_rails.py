@@ -11,7 +11,7 @@ import pytest
 from tests.render import checks
 from tests.rendering import compiled_once, digest, refused, render
 
-CONTAINER, RAY = "container-two-models", "ray-shared-gpu"
+CONTAINER, RAY, SEARCH = "container-two-models", "ray-shared-gpu", "ray-with-context"
 PIN = "3d3c42e5aac5ba805825da76410c181273ba90b1"
 END = ""  # a plant without a text to replace goes to the end of its file
 
@@ -102,6 +102,16 @@ PLANTED: list[tuple[checks.Check, str, str, str, str, str]] = [
     (checks.ownership, RAY, "ownership.yml", END, "  - feature_repo/", "feature_repo/ matches no file"),
     (checks.container_settings, CONTAINER, "config/service.yaml", "dtype:", "dtpye:", "dtpye"),
     (checks.container_settings, CONTAINER, "config/service.yaml", "batch_wait_ms: 0", "batch_wait_ms: 900", "waits as"),
+    (checks.retrieval_config, SEARCH, "config/retrieval.yaml", "embedder: minilm", "embedder: mini", "is no model"),
+    (checks.retrieval_config, SEARCH, "config/retrieval.yaml", 'revision: "', 'revision: "0', "another revision"),
+    (
+        checks.retrieval_config,
+        SEARCH,
+        "config/retrieval.yaml",
+        "deadline_ms: 1000",
+        "deadline_ms: 5000",
+        "waits as long",
+    ),
     (checks.serve_config, RAY, "config/serve.yaml", "proxy_location", "proxy_locations", "Serve has no such key"),
     (
         checks.serve_config,
@@ -155,7 +165,7 @@ PLANTED: list[tuple[checks.Check, str, str, str, str, str]] = [
 @pytest.fixture
 def copy_of(renders: dict[str, Path], template: Path, tmp_path: Path) -> Callable[[str], Path]:
     """A copy of one render, to spoil."""
-    if not {CONTAINER, RAY} <= renders.keys():
+    if not {CONTAINER, RAY, SEARCH} <= renders.keys():
         pytest.skip("with --variant the renders to spoil are missing")
     return lambda name: Path(shutil.copytree(renders[name], tmp_path / name))
 

@@ -85,14 +85,14 @@ def container(folder: Path, **env: str) -> Iterator[str]:
 
 @contextmanager
 def feature_store(folder: Path) -> Iterator[dict[str, str]]:
-    """The embedded feature store that the render in `folder` ships; yields what its service needs to find it."""
-    if not (folder / "config/features.yaml").exists():
+    """The embedded stores that the render in `folder` ships; yields what its service needs to find them."""
+    if not (folder / "tests/local_store.py").exists():
         yield {}
         return
     code = """
 import json, sys
-from tests.local_store import running_store
-with running_store() as found:
+from tests.local_store import running_stores
+with running_stores() as found:
     print(json.dumps(found), flush=True)
     sys.stdin.read()
 """
@@ -103,7 +103,7 @@ with running_store() as found:
         assert keeper.stdin
         assert keeper.stdout
         found = keeper.stdout.readline()
-        assert found, "the embedded feature store did not start; its output is above"
+        assert found, "the embedded stores did not start; its output is above"
         try:
             yield dict(json.loads(found))
         finally:
@@ -121,11 +121,12 @@ class RayHead:
         self._dashboard_port, self._metrics_port, self._gcs_port = free_port(), free_port(), free_port()
         self.dashboard = f"http://127.0.0.1:{self._dashboard_port}"
         self.metrics = f"http://127.0.0.1:{self._metrics_port}/metrics"
+        self.address = f"127.0.0.1:{self._gcs_port}"
         self.temp_dir = Path(tempfile.mkdtemp(prefix="ray-"))  # short: it holds sockets
 
     @contextmanager
-    def running(self, ray_env: Path) -> Iterator["RayHead"]:
-        """ray_env: the render's `config/ray.env`, as every node of a cluster gets it."""
+    def running(self, ray_env: Path, **env: str) -> Iterator["RayHead"]:
+        """ray_env: the render's `config/ray.env`, as every node of a cluster gets it. env: of its pods."""
         command = [
             *(self._ray, "start", "--head", "--block", "--disable-usage-stats"),
             *("--port", str(self._gcs_port), "--dashboard-port", str(self._dashboard_port)),
@@ -154,7 +155,7 @@ class RayHead:
             "RAY_metrics_report_interval_ms": "1000",
         }
         try:
-            with process(command, self.temp_dir, **switches, **own) as started:
+            with process(command, self.temp_dir, **switches, **own, **env) as started:
                 wait_for("the Ray dashboard answers", lambda: started.poll() is not None or self._answers())
                 assert started.poll() is None, f"ray start ended with status {started.returncode}"
                 yield self

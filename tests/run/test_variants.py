@@ -1,5 +1,6 @@
 """Each variant starts as shipped, keeps the HTTP contract, and predicts what its plain model class predicts."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,13 +59,30 @@ def test_a_started_variant_keeps_the_contract_and_predicts_as_the_plain_class(
     with feature_store(folder) as env, started(folder, request, env) as url:
         run_contract(folder, url, **env)
         for model in described_models(yaml.safe_load(config.read_text())):
-            expected = predictions_of_the_plain_class(folder, model, TEXTS)
+            path = f"{url}/v1/models/{model['name']}/predict"
+            bodies = [[text] for text in TEXTS] + [TEXTS]
+            answers = [ask(path, texts) for texts in bodies]
+            read = [texts_read(folder, answer, texts) for answer, texts in zip(answers, bodies, strict=True)]
+            expected = iter(predictions_of_the_plain_class(folder, model, [text for texts in read for text in texts]))
             tolerance = 1e-4 if model["dtype"] == "float32" else 3e-2  # bfloat16 keeps 8 bits
-            for text, prediction in zip(TEXTS, expected, strict=True):
-                body = {"instances": [{"text": text}]}
-                answered = httpx.post(f"{url}/v1/models/{model['name']}/predict", json=body, timeout=60)
-                assert answered.status_code == 200, answered.text
-                assert close(answered.json()["predictions"], [prediction], tolerance)
-            body = {"instances": [{"text": text} for text in TEXTS]}
-            together = httpx.post(f"{url}/v1/models/{model['name']}/predict", json=body, timeout=60).json()
-            assert close(together["predictions"], expected, tolerance)
+            for answer, texts in zip(answers, read, strict=True):
+                assert close(answer["predictions"], [next(expected) for _ in texts], tolerance)
+
+
+def ask(path: str, texts: list[str]) -> dict[str, Any]:
+    answered = httpx.post(path, json={"instances": [{"text": text} for text in texts]}, timeout=60)
+    assert answered.status_code == 200, answered.text
+    return dict(answered.json())
+
+
+def texts_read(folder: Path, answer: dict[str, Any], texts: list[str]) -> list[str]:
+    """What a model read: the texts, and after each the documents that the answer names."""
+    if "documents" not in answer:
+        return texts
+    assert answer["degraded"] == []
+    assert all(len(ids) == 3 for ids in answer["documents"])
+    lines = (folder / "jobs/example_documents.jsonl").read_text().splitlines()
+    known = {document["id"]: document["text"] for document in map(json.loads, lines)}
+    return [
+        "; ".join([text, *(known[each] for each in ids)]) for text, ids in zip(texts, answer["documents"], strict=True)
+    ]

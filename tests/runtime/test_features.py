@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from jobs.write_features import rows_of
 from service.features.views import Event, RecentEvents, UserActivity
-from service.runtime.feature_reads import OPEN_S
+from service.runtime.deadlines import OPEN_S
 from service.runtime.feature_writer_redis import RedisFeatureWriter as FeatureWriter
 from service.runtime.features import FeatureSource, Lookup, Row, View
 from service.runtime.features_redis import RedisFeatureStore, RedisSettings, key_of, load_redis_settings

@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 
 from tests.rendering import compiled_once, files_of, render
-from tests.variants import ROOT, choices_of
+from tests.variants import AXES, ROOT, choices_of
 
 PATHS = Path(__file__).parent / "paths.txt"
 
@@ -25,6 +25,9 @@ def test_no_path_of_a_service_disappears_without_a_way_for_its_users(template: P
         for serving, features in itertools.product(choices_of("serving"), choices_of("features")):
             answers = {"serving": serving, "features": features}
             rendered |= set(files_of(render(template, tmp_path / f"{serving}-{features}", answers)))
+        for serving, (label, database) in itertools.product(choices_of("serving"), AXES["vector_db"].items()):
+            answers = {"serving": serving, **database, **AXES["models"]["two"]}
+            rendered |= set(files_of(render(template, tmp_path / f"{serving}-{label}-search", answers)))
     lost, new = sorted(here - rendered), sorted(rendered - here)
     assert not lost, (
         f"{lost} would vanish from services at their next update, with every edit that a team made there. Keep the "

@@ -186,6 +186,28 @@ def test_features_can_be_taken_up_given_up_and_taken_up_again(store: str, releas
         assert ("service/runtime/features.py" in now) == (features != "none")
 
 
+@pytest.mark.parametrize("database", ["qdrant_cloud", "pinecone"])
+def test_a_search_can_be_taken_up_given_up_and_taken_up_again(database: str, releases: Path, tmp_path: Path) -> None:
+    """The team's documents, and how its models use them, stay when the search goes, and are found as they were."""
+    folder = services.service(releases, tmp_path / "service", more_models=[SECOND])
+    models = services.edit_as_the_team(folder)
+    services.update(folder, OLD, vector_db=database)
+    fresh = contents(copy(releases, tmp_path / "fresh", vector_db=database, more_models=[SECOND]))
+    now = contents(folder)
+    assert [path for path in fresh if path not in models and now[path] != fresh[path]] == []
+    assert {path: now[path] for path in models} == models
+    commit(folder, "search")
+    before = services.edit_as_the_team(folder)
+    new = {"jobs/example_documents.jsonl", "service/retrieval/embedder.py", "service/retrieval/second_model.py"}
+    assert before.keys() - models.keys() >= new
+    for answer in ("none", database):
+        services.update(folder, OLD, vector_db=answer)
+        commit(folder, answer)
+        now = contents(folder)
+        assert {path: now[path] for path in before} == before
+        assert ("service/runtime/search.py" in now) == (answer != "none")
+
+
 def test_copying_anew_over_a_service_keeps_the_files_of_the_team(releases: Path, tmp_path: Path) -> None:
     """`copier recopy` discards changes to the platform's files; it is the way out when an update went wrong."""
     import copier

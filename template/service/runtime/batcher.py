@@ -34,12 +34,20 @@ class QueueFull(Exception):
     """The queue has no room for the request. retry_after_s: when the queue should have drained."""
 
     def __init__(self, queued: int, limit: int, retry_after_s: float) -> None:
-        super().__init__(f"{queued} inputs are waiting and the queue takes {limit}")
+        super().__init__(queued, limit, retry_after_s)  # all of it, so that it can leave the process
+        self.queued = queued
+        self.limit = limit
         self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return f"{self.queued} inputs are waiting and the queue takes {self.limit}"
 
 
 class DeadlinePassed(Exception):
     """The prediction did not come within the request's time."""
+
+    def __str__(self) -> str:
+        return f"no prediction within {self.args[0]} s"
 
 
 @dataclass(slots=True, eq=False)
@@ -106,16 +114,16 @@ class Batcher:
         request = _Request([None] * len(inputs), len(inputs), loop.create_future(), time.monotonic())
         self._queue.extend(_Input(tokens, request, i) for i, tokens in enumerate(inputs))
         self._arrival.set()
-        timer = loop.call_later(timeout_s, self._expire, request)
+        timer = loop.call_later(timeout_s, self._expire, request, timeout_s)
         try:
             await request.done
         finally:
             timer.cancel()
         return request.answers  # type: ignore[return-value]  # every place is filled once `done` is set
 
-    def _expire(self, request: _Request) -> None:
+    def _expire(self, request: _Request, timeout_s: float) -> None:
         if not request.done.done():
-            request.done.set_exception(DeadlinePassed())
+            request.done.set_exception(DeadlinePassed(timeout_s))
 
     def _drain_s(self) -> float:
         lengths = sorted(len(item.tokens.ids) for item in self._queue)

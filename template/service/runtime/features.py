@@ -5,24 +5,21 @@ absent), `missing` (the entity is unknown), `stale` (older than the view's `max_
 failed, or a stored value is not of the declared type).
 """
 
-import asyncio
 import logging
-import os
 import time
 import typing
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Protocol, TypeVar
+from typing import Annotated, Any, NamedTuple, Protocol
 
-import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from service.runtime.deadlines import within
 from service.runtime.metrics import LATENCY_BUCKETS_S, Exporter
-from service.runtime.settings import SettingsError, Strict, explain
+from service.runtime.settings import SettingsError, Strict
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 # The value of an entity field, in requests and in rows to write.
 EntityKey = Annotated[str, Field(min_length=1, max_length=200)]
@@ -30,8 +27,6 @@ EntityKey = Annotated[str, Field(min_length=1, max_length=200)]
 CONFIG = Path(__file__).parents[2] / "config/features.yaml"
 # From a minute to a month: what views usually allow.
 AGE_BUCKETS_S = (60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 3 * 24 * 3600, 7 * 24 * 3600, 30 * 24 * 3600)
-# A deadline is waited for in so many parts: see `within`.
-PARTS = 4
 # One line a second at most says that the store fails; the counters tell how often.
 LOG_EVERY_S = 1.0
 
@@ -40,23 +35,6 @@ class FeatureSettings(Strict):
     """What `config/features.yaml` says of any store. deadline_ms: what a prediction waits for features at most."""
 
     deadline_ms: float = Field(gt=0)
-
-
-Settings = TypeVar("Settings", bound=FeatureSettings)
-
-
-def read_feature_settings(kind: type[Settings], environment: Mapping[str, str], path: Path) -> Settings:
-    """Read and check the settings of a feature store; SettingsError says what to change.
-
-    environment: key of the settings -> variable of the environment that wins over the file.
-    """
-    given = {key: os.environ[name] for key, name in environment.items() if os.environ.get(name)}
-    try:
-        return kind.model_validate(yaml.safe_load(path.read_text()) | given)
-    except OSError as error:
-        raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from error
-    except ValidationError as error:
-        raise SettingsError(f"{path} holds settings that cannot be used:\n{explain(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -123,6 +101,7 @@ class Row(NamedTuple):
 
 
 Lookup = tuple[View, str]
+Answers = list[Stored | Exception | None]
 
 
 class FeatureStore(Protocol):
@@ -261,34 +240,3 @@ def _checker(annotation: Any) -> Check:
             return [], False
 
     return check
-
-
-async def within(work: Awaitable[T], deadline_s: float) -> T:
-    """The result of `work`, or TimeoutError after `deadline_s` of an event loop that was free to run it.
-
-    A model that runs on the loop may hold it far past the deadline, before the question is sent or while the answer is
-    here already. That is no fault of the store, so a part of the deadline that took longer counts as that part only.
-    """
-    loop = asyncio.get_running_loop()
-    part_s = deadline_s / PARTS
-    left = PARTS
-    timer: asyncio.TimerHandle
-
-    def passed() -> None:
-        nonlocal left, timer
-        left -= 1
-        if left:
-            timer = loop.call_later(part_s, passed)
-        else:
-            limit.reschedule(loop.time())
-
-    timer = loop.call_later(part_s, passed)
-    try:
-        async with asyncio.timeout(None) as limit:
-            return await work
-    except TimeoutError as error:
-        if limit.expired():
-            raise TimeoutError(f"no answer within {deadline_s * 1e3:g} ms") from error
-        raise
-    finally:
-        timer.cancel()

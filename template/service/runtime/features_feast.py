@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
+from service.runtime.deadlines import SharedReads
 from service.runtime.feast_import import Feast, FeastObjectNotFoundException
-from service.runtime.feature_reads import Answers, SharedReads
-from service.runtime.features import CONFIG, FeatureSettings, Lookup, Stored, View, read_feature_settings
-from service.runtime.settings import SettingsError
+from service.runtime.features import CONFIG, Answers, FeatureSettings, Lookup, Stored, View
+from service.runtime.settings import SettingsError, load_settings
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +41,8 @@ class FeastSettings(FeatureSettings):
 
 
 def load_feast_settings(path: Path = CONFIG) -> FeastSettings:
-    """See `read_feature_settings`. SettingsError also names a variable that Feast's file needs and nobody set."""
-    settings = read_feature_settings(FeastSettings, {"config": "FEATURE_STORE_CONFIG"}, path)
+    """See `load_settings`. SettingsError also names a variable that Feast's file needs and nobody set."""
+    settings = load_settings(FeastSettings, {"config": "FEATURE_STORE_CONFIG"}, path)
     # On a laptop everything lies in one folder, which git ignores.
     if settings.path.name == "feature_store.yaml":
         os.environ.setdefault("FEATURE_DATA", str(settings.path.parent / "data"))

@@ -17,8 +17,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from service.runtime.feature_reads import Answers, SharedReads
-from service.runtime.features import CONFIG, FeatureSettings, Lookup, Stored, View, read_feature_settings
+from service.runtime.deadlines import SharedReads
+from service.runtime.features import CONFIG, Answers, FeatureSettings, Lookup, Stored, View
+from service.runtime.settings import load_settings
 
 TIME_FIELD = "_ts"
 CONNECTIONS = 4
@@ -39,9 +40,9 @@ class RedisSettings(FeatureSettings):
 
 
 def load_redis_settings(path: Path = CONFIG) -> RedisSettings:
-    """See `read_feature_settings`."""
+    """See `load_settings`."""
     environment = {key: f"FEATURE_STORE_{key.upper()}" for key in ("url", "username", "password")}
-    return read_feature_settings(RedisSettings, environment, path)
+    return load_settings(RedisSettings, environment, path)
 
 
 def key_of(namespace: str, view: View, entity: str) -> str:

@@ -4,7 +4,7 @@ import logging
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from fastapi import FastAPI, Response
 from pydantic import BaseModel
@@ -27,7 +27,8 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         415: "The body is declared as something other than JSON.",
         422: "The body is JSON of the wrong shape, or a text is too long.",
         429: "Too much is queued: try again after `Retry-After` seconds.",
-        504: "The prediction did not come in time.",
+        503: "What is needed to answer is not there.",
+        504: "The answer did not come in time.",
     }.items()
 }
 
@@ -48,6 +49,16 @@ class Health(BaseModel):
     status: str
 
 
+class Endpoint(Protocol):
+    """An ASGI endpoint that reads and writes its bodies itself; see `document_endpoint`."""
+
+    summary: str
+    request_type: type[BaseModel]
+    response_type: type[BaseModel]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
 class Ingress:
     """The outermost ASGI app: request ids, problems, and predictions sent straight to their endpoint.
 
@@ -55,7 +66,7 @@ class Ingress:
     request its id, which it also returns.
     """
 
-    def __init__(self, app: ASGIApp, endpoints: Mapping[str, PredictEndpoint], behind_serve: bool) -> None:
+    def __init__(self, app: ASGIApp, endpoints: Mapping[str, Endpoint], behind_serve: bool) -> None:
         self.app = app
         self.endpoints = endpoints
         self.behind_serve = behind_serve
@@ -99,12 +110,18 @@ class Ingress:
         return uuid.uuid4().hex
 
 
-def build_service(models: Sequence[ServedModel], behind_serve: bool) -> tuple[FastAPI, Ingress]:
-    """The API of all models in this process: the FastAPI app, to add routes to, and the ASGI app, to serve."""
+def build_service(
+    models: Sequence[ServedModel], behind_serve: bool, more: Mapping[str, Endpoint] | None = None
+) -> tuple[FastAPI, Ingress]:
+    """The API of all models in this process: the FastAPI app, to add routes to, and the ASGI app, to serve.
+
+    more: path -> endpoint, of what the service offers besides its models.
+    """
     app = FastAPI(title="service", version="1")
-    endpoints = {
+    endpoints: dict[str, Endpoint] = {
         f"/v1/models/{served.settings.name}/predict": PredictEndpoint(served, behind_serve) for served in models
     }
+    endpoints |= more or {}
     for path, endpoint in endpoints.items():
         document_endpoint(app, path, endpoint)
 
@@ -131,7 +148,7 @@ def status_of(served: ServedModel) -> ModelStatus:
     return ModelStatus(name=served.settings.name, revision=served.settings.revision, ready=served.alive)
 
 
-def document_endpoint(app: FastAPI, path: str, endpoint: PredictEndpoint) -> None:
+def document_endpoint(app: FastAPI, path: str, endpoint: Endpoint) -> None:
     """Describe a prediction endpoint in the OpenAPI document. `Ingress` answers `POST path` before it gets here."""
 
     async def documented() -> None:
@@ -142,7 +159,7 @@ def document_endpoint(app: FastAPI, path: str, endpoint: PredictEndpoint) -> Non
         path,
         documented,
         methods=["POST"],
-        summary="Predict: one or many instances in, as many predictions out, in the same order.",
+        summary=endpoint.summary,
         response_model=endpoint.response_type,
         responses=PROBLEMS,
         openapi_extra={"requestBody": body},

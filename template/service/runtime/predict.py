@@ -8,22 +8,31 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Coroutine
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from service.runtime.batcher import DeadlinePassed, QueueFull
+from service.runtime.bodies import invalid, read_body, unless_disconnected
 from service.runtime.metrics import Outcome
 from service.runtime.problems import ProblemError
 from service.runtime.served import ServedModel, TextTooLong
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
-MAX_BODY_BYTES = 4 * 1024 * 1024
+REFUSALS = (TextTooLong, QueueFull, DeadlinePassed)
+
+
+def refusal(error: Exception) -> tuple[Outcome, ProblemError]:
+    """How one of REFUSALS is counted, and what its caller is told."""
+    if isinstance(error, TextTooLong):
+        return "too_long", ProblemError(422, "text-too-long", "Text too long", str(error))
+    if isinstance(error, QueueFull):
+        headers = {"retry-after": str(max(1, math.ceil(error.retry_after_s)))}
+        return "overloaded", ProblemError(429, "queue-full", "Too much is queued", str(error), headers)
+    return "timeout", ProblemError(504, "deadline-passed", "Too late", str(error))
 
 
 class PredictEndpoint:
@@ -32,6 +41,8 @@ class PredictEndpoint:
     request_type, response_type: the pydantic models of the bodies, for the documentation. The scope must hold
     `service.request_id`. behind_serve: Ray Serve hosts the app, and itself cancels requests whose caller has left.
     """
+
+    summary = "Predict: one or many instances in, as many predictions out, in the same order."
 
     def __init__(self, served: ServedModel, behind_serve: bool) -> None:
         self._served = served
@@ -61,8 +72,8 @@ class PredictEndpoint:
         outcome: Outcome = "error"
         instances: list[Any] = []
         try:
-            instances = self._checked(await _read_body(scope, receive))
-            answer = await _unless_disconnected(receive, self._served.predict(instances), watch=not self._behind_serve)
+            instances = self._checked(await read_body(scope, receive))
+            answer = await unless_disconnected(receive, self._served.predict(instances), watch=not self._behind_serve)
             body = self._dump(
                 self.response_type.model_construct(
                     model=settings.name,
@@ -79,17 +90,9 @@ class PredictEndpoint:
         except ProblemError:
             outcome = "invalid"
             raise
-        except TextTooLong as error:
-            outcome = "too_long"
-            raise ProblemError(422, "text-too-long", "Text too long", str(error)) from None
-        except QueueFull as error:
-            outcome = "overloaded"
-            retry_s = str(max(1, math.ceil(error.retry_after_s)))
-            raise ProblemError(429, "queue-full", "Too much is queued", str(error), {"retry-after": retry_s}) from None
-        except DeadlinePassed:
-            outcome = "timeout"
-            detail = f"no prediction within {settings.request_timeout_s} s"
-            raise ProblemError(504, "deadline-passed", "Too late", detail) from None
+        except REFUSALS as error:
+            outcome, problem = refusal(error)
+            raise problem from None
         except ClientDisconnect:
             outcome = "cancelled"  # nobody is left to answer
         except asyncio.CancelledError:
@@ -114,7 +117,7 @@ class PredictEndpoint:
         try:
             instances: list[Any] = cast(Any, self._parse(body)).instances
         except ValidationError as error:
-            raise _invalid(error) from None
+            raise invalid(error) from None
         limit = self._served.limits.max_queue_length
         if len(instances) > limit:
             raise ProblemError(
@@ -124,65 +127,3 @@ class PredictEndpoint:
                 f"a request may hold {limit} instances and this one has {len(instances)}: send several requests",
             )
         return instances
-
-
-def _invalid(error: ValidationError) -> ProblemError:
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    if faults[0]["type"] == "json_invalid":
-        return ProblemError(400, "not-json", "Not JSON", faults[0]["msg"])
-    listed = [{"at": ".".join(map(str, fault["loc"])), "message": fault["msg"]} for fault in faults[:20]]
-    first = f"{listed[0]['at'] or 'body'}: {listed[0]['message']}"
-    return ProblemError(422, "invalid-request", "Invalid request", first, errors=listed)
-
-
-async def _read_body(scope: Scope, receive: Receive) -> bytes:
-    """The body, refused before it is read when its declared length or type is wrong, and while it grows too large."""
-    media_type, declared = b"application/json", b"0"
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            media_type = value.partition(b";")[0].strip().lower()
-        elif name == b"content-length":
-            declared = value
-    if media_type != b"application/json" and not media_type.endswith(b"+json"):
-        detail = f"send application/json, not {media_type.decode('latin-1')!r}"
-        raise ProblemError(415, "not-json-type", "Unsupported media type", detail)
-    if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
-        raise _too_large(int(declared))
-    body: bytes = b""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
-            raise _too_large(len(body))
-        if not message.get("more_body"):
-            return body
-
-
-def _too_large(size: int) -> ProblemError:
-    detail = f"a body may have {MAX_BODY_BYTES} bytes and this one has {size} or more"
-    return ProblemError(413, "body-too-large", "Body too large", detail)
-
-
-async def _unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T], watch: bool) -> T:
-    """The result of `work`; ClientDisconnect, and `work` cancelled, when the caller leaves first."""
-    if not watch:
-        return await work
-    task = cast(asyncio.Task[Any], asyncio.current_task())
-
-    async def until_disconnect() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    watcher = asyncio.ensure_future(until_disconnect())
-    watcher.add_done_callback(lambda done: None if done.cancelled() else task.cancel())
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if watcher.done() and not watcher.cancelled():
-            task.uncancel()
-            raise ClientDisconnect from None
-        raise
-    finally:
-        watcher.cancel()

@@ -1,7 +1,9 @@
 """Every setting of the service: its type, its unit, its rule. Checked once, at start; unknown keys are errors."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -86,10 +88,23 @@ class ServiceSettings(Strict):
         return self
 
 
+Settings = TypeVar("Settings", bound=Strict)
+
+
 def load_service_settings(path: Path) -> ServiceSettings:
-    """Read and check the container's settings file; SettingsError says what to change."""
+    """The container's settings; see `load_settings`."""
+    return load_settings(ServiceSettings, {}, path)
+
+
+def load_settings(kind: type[Settings], environment: Mapping[str, str], path: Path) -> Settings:
+    """Read and check a settings file; SettingsError says what to change.
+
+    environment: key of the settings -> variable of the environment that wins over the file.
+    """
+    given = {key: os.environ[name] for key, name in environment.items() if os.environ.get(name)}
     try:
-        return ServiceSettings.model_validate(yaml.safe_load(path.read_text()))
+        found = yaml.safe_load(path.read_text())
+        return kind.model_validate(found | given if given else found)
     except OSError as error:
         raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from error
     except yaml.YAMLError as error:

@@ -29,6 +29,11 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
+def degraded(response: httpx.Response) -> bool:
+    """Whether the model read less than it should have, in a burst say: what it then predicts is something else."""
+    return bool(response.json().get("degraded"))
+
+
 def assert_problem(response: httpx.Response, status: int, kind: str, *words: str) -> None:
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
@@ -60,9 +65,10 @@ def test_many_instances_get_their_predictions_in_order(
     if response.status_code == 422:
         pytest.skip("this model refuses long texts")  # the order is then tested by the concurrent requests
     together = response.json()["predictions"]
-    alone = [predict(http, model, instance).json()["predictions"][0] for instance in instances]
-    assert same(together, alone)
-    assert not same(together[0], together[1])
+    alone = [predict(http, model, instance) for instance in instances]
+    if not any(map(degraded, [response, *alone])):
+        assert same(together, [each.json()["predictions"][0] for each in alone])
+    assert together[0] != together[1]
 
 
 def test_sixty_four_callers_at_once_each_get_their_own_answer(url: str, model: str, example: dict[str, Any]) -> None:
@@ -77,9 +83,10 @@ def test_sixty_four_callers_at_once_each_get_their_own_answer(url: str, model: s
     responses = asyncio.run(all_at_once())
     assert {response.status_code for response in responses} == {200}
     with httpx.Client(base_url=url, timeout=30) as client:
-        alone = [predict(client, model, instance).json()["predictions"] for instance in instances[:3]]
+        alone = [predict(client, model, instance) for instance in instances[:3]]
     for position, response in enumerate(responses):
-        assert same(response.json()["predictions"], alone[position % 3])
+        if not degraded(response) and not degraded(alone[position % 3]):
+            assert same(response.json()["predictions"], alone[position % 3].json()["predictions"])
 
 
 @pytest.mark.parametrize(

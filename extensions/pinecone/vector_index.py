@@ -1,0 +1,7 @@
+"""Which vector database this service has: for whatever searches it, fills it or configures it."""
+
+from service.runtime.retrieval_pinecone import DatabaseError, load_retrieval_settings
+from service.runtime.retrieval_pinecone import PineconeIndexWriter as IndexWriter
+from service.runtime.retrieval_pinecone import PineconeRetriever as IndexReader
+
+__all__ = ["DatabaseError", "IndexReader", "IndexWriter", "load_retrieval_settings"]

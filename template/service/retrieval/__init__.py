@@ -1,0 +1,1 @@
+"""How the models of this service use documents. This folder is yours: updates never touch it."""

@@ -1,0 +1,78 @@
+"""The JSON body of a request: read with a limit, refused in words, and given up when the caller leaves."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar, cast
+
+from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope
+
+from service.runtime.problems import ProblemError
+
+T = TypeVar("T")
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+
+
+def invalid(error: ValidationError) -> ProblemError:
+    """The problem that tells a caller what is wrong with a body."""
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    if faults[0]["type"] == "json_invalid":
+        return ProblemError(400, "not-json", "Not JSON", faults[0]["msg"])
+    listed = [{"at": ".".join(map(str, fault["loc"])), "message": fault["msg"]} for fault in faults[:20]]
+    first = f"{listed[0]['at'] or 'body'}: {listed[0]['message']}"
+    return ProblemError(422, "invalid-request", "Invalid request", first, errors=listed)
+
+
+async def read_body(scope: Scope, receive: Receive) -> bytes:
+    """The body, refused before it is read when its declared length or type is wrong, and while it grows too large."""
+    media_type, declared = b"application/json", b"0"
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            media_type = value.partition(b";")[0].strip().lower()
+        elif name == b"content-length":
+            declared = value
+    if media_type != b"application/json" and not media_type.endswith(b"+json"):
+        detail = f"send application/json, not {media_type.decode('latin-1')!r}"
+        raise ProblemError(415, "not-json-type", "Unsupported media type", detail)
+    if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
+        raise _too_large(int(declared))
+    body: bytes = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY_BYTES:
+            raise _too_large(len(body))
+        if not message.get("more_body"):
+            return body
+
+
+def _too_large(size: int) -> ProblemError:
+    detail = f"a body may have {MAX_BODY_BYTES} bytes and this one has {size} or more"
+    return ProblemError(413, "body-too-large", "Body too large", detail)
+
+
+async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T], watch: bool) -> T:
+    """The result of `work`; ClientDisconnect, and `work` cancelled, when the caller leaves first."""
+    if not watch:
+        return await work
+    task = cast(asyncio.Task[Any], asyncio.current_task())
+
+    async def until_disconnect() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    watcher = asyncio.ensure_future(until_disconnect())
+    watcher.add_done_callback(lambda done: None if done.cancelled() else task.cancel())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if watcher.done() and not watcher.cancelled():
+            task.uncancel()
+            raise ClientDisconnect from None
+        raise
+    finally:
+        watcher.cancel()

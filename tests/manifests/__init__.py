@@ -1,0 +1,1 @@
+"""Kubernetes manifests and alerts: valid by schema, whole in their references, and strict."""
