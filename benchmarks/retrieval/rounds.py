@@ -13,6 +13,7 @@ from typing import Any
 sys.path.insert(0, "")
 
 from prometheus_client import CollectorRegistry
+from qdrant_client import models
 
 from jobs.documents import read, survey
 from jobs.index_documents import DocumentEmbedder, build
@@ -61,7 +62,8 @@ async def searches_ms(settings: Any, vector: list[float]) -> tuple[float, float]
     client = client_of(settings, 10)
 
     async def raw() -> object:
-        return await client.query_points(settings.alias, query=vector, limit=LIMIT, with_payload=True)
+        asked = models.QueryRequest(query=vector, limit=LIMIT, with_payload=True)
+        return await client.query_batch_points(settings.alias, requests=[asked])
 
     async def ours() -> object:
         return await search.find_one("a text", LIMIT, {})
