@@ -5,6 +5,7 @@ vectors of two models never mix, old and new replicas of a rolling update each s
 rebuilt is switched to at once.
 """
 
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Protocol
@@ -18,6 +19,8 @@ from service.runtime.settings import Name, SettingsError, Strict
 CONFIG = Path(__file__).parents[2] / "config/retrieval.yaml"
 ENVIRONMENT = {key: f"VECTOR_DB_{key.upper()}" for key in ("url", "api_key", "ca")}
 
+# Databases take UUIDs as ids, and not whatever a document is called.
+IDS = uuid.UUID("6f2c8a1e-6a0b-4a52-9d0e-0b7e3c1f5a77")
 MAX_LIMIT = 100
 Number = StrictInt | StrictFloat
 FieldName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
@@ -94,6 +97,11 @@ class Hit(BaseModel):
     text: str
     score: float
     metadata: dict[str, Any]
+
+
+def stable_id(document_id: str) -> str:
+    """The id in a database: the same for the same document, always."""
+    return str(uuid.uuid5(IDS, document_id))
 
 
 class NotIndexed(LookupError):

@@ -5,7 +5,6 @@ Pinecone has no aliases. The record is read at start and again every POINTER_S s
 
 import asyncio
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from service.runtime.retrieval import (
     RetrievalSettings,
     SearchRefused,
     check_index,
+    stable_id,
 )
 from service.runtime.settings import SettingsError, load_settings
 
@@ -33,8 +33,6 @@ REFUSED = 400
 POINTERS = "aliases"
 POINTER_S = 10.0
 JOB_TIMEOUT_S = 60.0
-# Ids are ASCII: a document's is made from its own.
-IDS = uuid.UUID("6f2c8a1e-6a0b-4a52-9d0e-0b7e3c1f5a77")
 # Ids stand in the URL of a fetch.
 FETCH = 100
 # A request may have 2 MB: vectors of 1024 numbers and a page of text each.
@@ -51,11 +49,6 @@ def client_of(settings: RetrievalSettings, timeout_s: float) -> AsyncIndex:
     if not settings.key:
         raise SettingsError("there is no key for Pinecone: set VECTOR_DB_API_KEY")
     return AsyncIndex(host=settings.url, api_key=settings.key, timeout=timeout_s, ssl_ca_certs=settings.ca)
-
-
-def record_id(document_id: str) -> str:
-    """The same for the same document, always."""
-    return str(uuid.uuid5(IDS, document_id))
 
 
 def filter_of(where: Mapping[str, Condition]) -> dict[str, Any] | None:
@@ -153,7 +146,7 @@ class PineconeIndexWriter:
     async def present(self, ids: Sequence[str]) -> set[str]:
         if not self._resumed:
             return set()
-        records = {record_id(each): each for each in ids}
+        records = {stable_id(each): each for each in ids}
         wanted = list(records)
         pages = [
             self._client.fetch(ids=wanted[start : start + FETCH], namespace=self._name)
@@ -164,7 +157,7 @@ class PineconeIndexWriter:
     async def upsert(self, documents: Sequence[Document], vectors: Sequence[Sequence[float]]) -> None:
         records = [
             {
-                "id": record_id(document.id),
+                "id": stable_id(document.id),
                 "values": list(vector),
                 "metadata": dict(document.metadata, _id=document.id, _text=document.text),
             }

@@ -1,7 +1,6 @@
 """Retrieval with Qdrant: an index is a collection, and an alias of Qdrant names the one that is served."""
 
 import asyncio
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from service.runtime.retrieval import (
     RetrievalSettings,
     SearchRefused,
     check_index,
+    stable_id,
 )
 from service.runtime.settings import load_settings
 
@@ -29,8 +29,6 @@ NOT_FOUND = 404
 REFUSED = (400, 422)
 # A job may wait longer than a search; the client counts in whole seconds.
 JOB_TIMEOUT_S = 60
-# Qdrant's ids are numbers or UUIDs: a document's is made from its own.
-IDS = uuid.UUID("6f2c8a1e-6a0b-4a52-9d0e-0b7e3c1f5a77")
 KINDS = {
     bool: models.PayloadSchemaType.BOOL,
     int: models.PayloadSchemaType.INTEGER,
@@ -48,11 +46,6 @@ class QdrantSettings(RetrievalSettings):
 def load_retrieval_settings(path: Path = CONFIG) -> QdrantSettings:
     """See `load_settings`."""
     return load_settings(QdrantSettings, ENVIRONMENT, path)
-
-
-def point_id(document_id: str) -> str:
-    """The same for the same document, always."""
-    return str(uuid.uuid5(IDS, document_id))
 
 
 def client_of(settings: RetrievalSettings, timeout_s: float) -> AsyncQdrantClient:
@@ -166,13 +159,13 @@ class QdrantIndexWriter:
             await self._client.create_payload_index(build, f"metadata.{field}", KINDS[kind])
 
     async def present(self, ids: Sequence[str]) -> set[str]:
-        points = {point_id(each): each for each in ids}
+        points = {stable_id(each): each for each in ids}
         records = await self._client.retrieve(self._name, list(points), with_payload=False, with_vectors=False)
         return {points[str(record.id)] for record in records}
 
     async def upsert(self, documents: Sequence[Document], vectors: Sequence[Sequence[float]]) -> None:
         batch = models.Batch.model_construct(
-            ids=[point_id(document.id) for document in documents],
+            ids=[stable_id(document.id) for document in documents],
             vectors=[list(vector) for vector in vectors],
             payloads=[document.model_dump() for document in documents],
         )
