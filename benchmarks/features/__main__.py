@@ -1,6 +1,6 @@
 """What reading features costs beside what it is made of: `python -m benchmarks.features`.
 
-One real Valkey, one event loop, rounds in turn. Redis: one entity, two views, beside a raw pipelined read of the same
+One real Valkey, one event loop, reads in turn. Redis: one entity, two views, beside a raw pipelined read of the same
 keys. Feast, as in production (Redis online, a SQL registry): one entity, one view, beside Feast's own call. Together:
 REQUESTS reads at once, beside one pipeline, or one call, per request. Prints medians and ratios; raw figures to work/.
 """
@@ -37,14 +37,15 @@ ACTIVITY, EVENTS = View.of(UserActivity), View.of(RecentEvents)
 TARGET, FEAST_TARGET = 2.0, 1.3
 
 
-async def timed_ms(read: Callable[[int], Awaitable[Any]], count: int) -> list[float]:
-    """Milliseconds of each of `count` reads, one after the other."""
-    took = []
+async def timed_ms(reads: dict[str, Callable[[int], Awaitable[Any]]], count: int) -> dict[str, float]:
+    """Median milliseconds of each kind of read, `count` times. In turn, so that a slow moment of the host hits all."""
+    took: dict[str, list[float]] = {name: [] for name in reads}
     for n in range(count):
-        started = time.perf_counter()
-        await read(n)
-        took.append((time.perf_counter() - started) * 1e3)
-    return took
+        for name, read in reads.items():
+            started = time.perf_counter()
+            await read(n)
+            took[name].append((time.perf_counter() - started) * 1e3)
+    return {name: statistics.median(values) for name, values in took.items()}
 
 
 async def measure(settings: RedisSettings) -> dict[str, Any]:
@@ -80,9 +81,10 @@ async def measure(settings: RedisSettings) -> dict[str, Any]:
 
     results: dict[str, list[float]] = {"raw": [], "ours": [], "raw_together": [], "ours_together": []}
     for _ in range(ROUNDS):
-        for name, read in (("raw", raw), ("ours", ours)):
-            results[name].append(statistics.median(await timed_ms(read, READS)))
-            results[f"{name}_together"].append(await together(read))
+        reads: dict[str, Callable[[int], Awaitable[None]]] = {"raw": raw, "ours": ours}
+        for name, middle_ms in (await timed_ms(reads, READS)).items():
+            results[name].append(middle_ms)
+            results[f"{name}_together"].append(await together(reads[name]))
     await source.close()
     await client.aclose()
     return results

@@ -169,7 +169,7 @@ class FeatureSource:
         degraded = set()
         found = await self._within_deadline([lookup for _, _, lookup in places])
         for (row, column, (view, _)), stored in zip(places, found, strict=True):
-            rows[row][column], outcome = self._checked(view, stored)
+            rows[row][column], outcome = self._checked(view, stored, rows[row][column])
             self._lookups(1, view.name, outcome)
             if outcome != "ok":
                 degraded.add(f"{view.name}: {outcome}")
@@ -187,16 +187,16 @@ class FeatureSource:
         finally:
             self._seconds(time.perf_counter() - started_s)
 
-    def _checked(self, view: View, stored: Stored | Exception | None) -> tuple[BaseModel, str]:
+    def _checked(self, view: View, stored: Stored | Exception | None, default: BaseModel) -> tuple[BaseModel, str]:
         """The view as the model gets it, and the outcome."""
         if isinstance(stored, Exception):
-            return view.default(), "timeout" if isinstance(stored, TimeoutError) else "error"
+            return default, "timeout" if isinstance(stored, TimeoutError) else "error"
         if stored is None:
-            return view.default(), "missing"
+            return default, "missing"
         age_s = max(0.0, self._clock() - stored.at_s)
         self._ages(age_s, view.name)
         if age_s > view.max_age_s:
-            return view.default(), "stale"
+            return default, "stale"
         values: dict[str, Any] = {}
         invalid = False
         for name, check in self._checks[view.name].items():
@@ -205,7 +205,7 @@ class FeatureSource:
                 values |= {name: valid[0]} if valid else {}
                 invalid = invalid or not good
         outcome = "error" if invalid else "partial" if len(stored.values) < len(view.fields) else "ok"
-        return view.default().model_copy(update=values), outcome
+        return default.model_copy(update=values), outcome
 
     async def close(self) -> None:
         await self._store.close()

@@ -149,17 +149,15 @@ class FeastFeatureStore:
         else:
             loop = asyncio.get_running_loop()
             response = await loop.run_in_executor(self._thread, lambda: feast.get_online_features(**question))
-        columns = response.to_dict()
-        results = dict(zip(response.proto.metadata.feature_names.val, response.proto.results, strict=True))
+        columns = response.to_dict(include_event_timestamps=True)
         found: dict[tuple[str, str], Stored | None] = {}
         for view in views:
             names = self._columns[view.name]
-            stamps = results[names[view.fields[0]]].event_timestamps  # all fields of a view have the same
+            times_s = columns[f"{names[view.fields[0]]}__ts"]  # all fields of a view have the same
             for row, key in enumerate(keys):
                 values = {field: value for field, name in names.items() if (value := columns[name][row]) is not None}
                 # Feast has no time for an entity that it never saw.
-                at_s = stamps[row].seconds
-                found[view.name, key] = Stored(values, float(at_s)) if at_s else None
+                found[view.name, key] = Stored(values, float(times_s[row])) if times_s[row] else None
         return found
 
 
