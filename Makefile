@@ -17,7 +17,7 @@ export UV_DEFAULT_INDEX ?= $(strip $(PIP_INDEX_URL))
 endif
 INSTALL := $(BIN)/uv pip install --quiet --excludes requirements-excluded.txt --python
 
-.PHONY: help demo test lint render bench lock questions
+.PHONY: help demo test lint render bench lock metrics questions
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
@@ -63,6 +63,9 @@ bench: .venv/.all  ## compare the generated service with other ways to serve; mi
 
 questions: .venv/.all  ## write docs/reference/questions.md anew from copier.yml
 	$(BIN)/python -m scripts.questions
+
+metrics: .venv/.all  ## write docs/reference/metrics.md anew from extensions/metrics.yml, dashboards and alerts
+	$(BIN)/python -m scripts.metrics
 
 lock: .venv/.all  ## pin anew: extensions/constraints/ for the generated services, requirements.txt for us
 	$(BIN)/python -m scripts.lock

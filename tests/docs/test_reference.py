@@ -4,6 +4,7 @@ import re
 
 import yaml
 
+from scripts import metrics
 from scripts.questions import PAGE, page
 from tests.docs.documents import ROOT
 
@@ -19,9 +20,13 @@ def test_the_questions_page_is_current() -> None:
     assert PAGE.read_text() == page(), "run `make questions`"
 
 
-def test_every_metric_is_documented_and_no_other() -> None:
+def test_the_metrics_page_is_current() -> None:
+    assert metrics.PAGE.read_text() == metrics.page(), "run `make metrics`"
+
+
+def test_the_catalogue_has_every_metric_of_the_code_and_no_other() -> None:
     named = {name for path in RUNTIME.glob("*.py") for name in re.findall(r'"(service_\w+)"', path.read_text())}
-    assert set(first_column("metrics.md")) == named
+    assert {each["name"] for each in metrics.catalogue() if each["name"].startswith("service_")} == named
 
 
 def test_every_outcome_is_documented() -> None:

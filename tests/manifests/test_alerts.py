@@ -1,4 +1,7 @@
-"""Alerts fire when they should and only then, name metrics that exist, and each has its runbook."""
+"""Alerts on Qdrant fire when they should and only then, and their runbooks name objects that are there.
+
+What holds for all alerts is in tests/observe.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
-# What Qdrant 1.19 exports and an alert here may use; and what Kubernetes adds.
-METRICS = {
-    "app_status_recovery_mode",
-    "cluster_peers_total",
-    "cluster_pending_operations_total",
-    "collection_active_replicas_min",
-    "collection_dead_replicas",
-    "collections_total",
-    "kube_cronjob_status_last_successful_time",
-    "kubelet_volume_stats_available_bytes",
-    "kubelet_volume_stats_capacity_bytes",
-    "quota_exceeded",
-    "up",
-}
-PROCEDURES = {"restore-qdrant", "upgrade-qdrant"}
 
 
 def promtool(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -73,13 +60,6 @@ def test_the_rule_file_and_the_object_of_the_operator_hold_the_same_alerts(servi
     assert yaml.safe_load((service / "deploy/qdrant/prometheusrule.yaml").read_text())["spec"] == plain
 
 
-def test_every_metric_in_an_alert_exists(service: Path) -> None:
-    named = set[str]()
-    for rule in rules(service):
-        named |= set(re.findall(r"\b([a-z]+(?:_[a-z]+)*)\{", str(rule["expr"])))
-    assert named == METRICS
-
-
 def test_every_alert_says_in_words_what_is_wrong_and_whom_it_calls(service: Path) -> None:
     for rule in rules(service):
         assert rule["labels"]["severity"] in ("page", "ticket")  # type: ignore[index]
@@ -88,11 +68,6 @@ def test_every_alert_says_in_words_what_is_wrong_and_whom_it_calls(service: Path
         assert len(annotations["summary"].split()) > 3
         assert len(annotations["description"].split()) > 8
         assert annotations["runbook"] == f"runbooks/{rule['alert']}.md"
-
-
-def test_alerts_and_runbooks_are_the_same(service: Path) -> None:
-    written = {path.stem for path in (service / "runbooks").iterdir()}
-    assert written == {str(rule["alert"]) for rule in rules(service)} | PROCEDURES
 
 
 def test_a_runbook_says_what_it_means_how_to_confirm_and_what_to_do(service: Path) -> None:

@@ -69,17 +69,19 @@ def tool(folder: Path, *command: str) -> Faults:
 
 # ---- text ----------------------------------------------------------------------------------------------------------
 
-# `${{ }}` is GitHub's, `{{ $` Prometheus', and `{{` a brace in an f-string of Python.
+# `${{ }}` is GitHub's, `{{ $` Prometheus', `{{label}}` in JSON Grafana's, and `{{` a brace in an f-string of Python.
 JINJA = re.compile(r"(?<!\$)\{\{(?! \$)|\{%|\{#")
+JINJA_IN_JSON = re.compile(r"\{\{(?!\w+\}\})|\{%|\{#")
 JINJA_IN_PYTHON = re.compile(r"\{\{[-\s]|\{%|\{#")
 
 
 def unrendered(folder: Path) -> Faults:
+    patterns = {".py": JINJA_IN_PYTHON, ".json": JINJA_IN_JSON}
     return [
         f"{path}: Jinja is left over: {found.group()} in {line.strip()!r}"
         for path, text in texts_of(folder)
         for line in [path, *text.splitlines()]
-        if (found := (JINJA_IN_PYTHON if path.endswith(".py") else JINJA).search(line))
+        if (found := patterns.get(Path(path).suffix, JINJA).search(line))
     ]
 
 
@@ -641,6 +643,8 @@ def serve_config(folder: Path) -> Faults:
                 faults.append(
                     f"config/serve.yaml, {app['name']}: alone is {app['args']['alone']} of {len(models)} models"
                 )
+            if args.pop("latency_objective_ms") != answers["latency_objective_ms"]:
+                faults.append(f"config/serve.yaml, {app['name']}: promises another latency than the answers")
             settings.ModelSettings.model_validate(args)
             for deployment in app["deployments"]:
                 settings.BatchLimits.model_validate(deployment["user_config"])

@@ -20,6 +20,7 @@ PLANTED: list[tuple[checks.Check, str, str, str, str, str]] = [
     (checks.unrendered, RAY, "README.md", END, "{{ service_name }}", "README.md: Jinja is left over: {{"),
     (checks.unrendered, RAY, "service/runtime/logs.py", END, "# {% endif %}", "logs.py: Jinja is left over: {%"),
     (checks.unrendered, RAY, ".github/workflows/ci.yml", "${{ github.sha", "{{ github.sha", "ci.yml: Jinja is left"),
+    (checks.unrendered, RAY, "monitoring/dashboards/ray.json", "{{ip}}", "{{ ip }}", "ray.json: Jinja is left over"),
     (checks.unrendered, RAY, "service/{{ name }}.py", END, "1", "is left over"),
     (checks.empty, RAY, "config/new.yaml", END, "", "config/new.yaml: is empty"),
     (checks.names_illegal_on_windows, RAY, "service/models/aux.py", END, "1", "aux.py: Windows has no file"),

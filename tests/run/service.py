@@ -152,7 +152,8 @@ class RayHead:
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
             "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-            "RAY_metrics_report_interval_ms": "1000",
+            # Gauges live for twice as long, and the service sets its own every 5 s.
+            "RAY_metrics_report_interval_ms": "3000",
         }
         try:
             with process(command, self.temp_dir, **switches, **own, **env) as started:

@@ -53,7 +53,7 @@ def run(
     registry = CollectorRegistry()
 
     async def scenario() -> None:
-        metrics = ModelMetrics(PrometheusExporter(registry), "m")
+        metrics = ModelMetrics(PrometheusExporter(registry), "m", 0.2)
         batcher = Batcher(model, limits, COST, metrics, **options)
         try:
             await asyncio.wait_for(test(batcher), 10)

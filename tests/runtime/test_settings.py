@@ -24,7 +24,7 @@ MODEL = {
 
 def load(folder: Path, *models: dict[str, object]) -> object:
     path = folder / "service.yaml"
-    path.write_text(yaml.safe_dump({"models": list(models)}))
+    path.write_text(yaml.safe_dump({"latency_objective_ms": 200, "models": list(models)}))
     return load_service_settings(path)
 
 

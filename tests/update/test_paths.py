@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 
 from tests.rendering import compiled_once, files_of, render
-from tests.variants import AXES, ROOT, choices_of
+from tests.variants import AXES, ROOT, RUN, choices_of
 
 PATHS = Path(__file__).parent / "paths.txt"
 
@@ -28,6 +28,7 @@ def test_no_path_of_a_service_disappears_without_a_way_for_its_users(template: P
         for serving, (label, database) in itertools.product(choices_of("serving"), AXES["vector_db"].items()):
             answers = {"serving": serving, **database, **AXES["models"]["two"]}
             rendered |= set(files_of(render(template, tmp_path / f"{serving}-{label}-search", answers)))
+        rendered |= set(files_of(render(template, tmp_path / "gpu", RUN["ray-shared-gpu"])))
     lost, new = sorted(here - rendered), sorted(rendered - here)
     assert not lost, (
         f"{lost} would vanish from services at their next update, with every edit that a team made there. Keep the "

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import count
+from typing import NamedTuple
 
 from pydantic import BaseModel
 
@@ -19,6 +21,7 @@ from service.runtime.interface import Tokens
 from service.runtime.metrics import ModelMetrics
 from service.runtime.partition import CostModel, partition
 from service.runtime.settings import BatchLimits
+from service.runtime.stages import record
 
 Predict = Callable[[Sequence[Tokens]], Sequence[BaseModel]]
 
@@ -50,12 +53,21 @@ class DeadlinePassed(Exception):
         return f"no prediction within {self.args[0]} s"
 
 
+class Run(NamedTuple):
+    """One batch that was run: its number in this process, and when, by `time.monotonic`."""
+
+    batch: int
+    started_s: float
+    ended_s: float
+
+
 @dataclass(slots=True, eq=False)
 class _Request:
     answers: list[BaseModel | None]
     missing: int
     done: asyncio.Future[None]
     arrived_s: float
+    runs: list["Run"]
 
 
 @dataclass(slots=True, eq=False)
@@ -86,8 +98,10 @@ class Batcher:
         self._predict = predict
         self._cost = cost
         self._metrics = metrics
+        self._model = metrics.model
         self._executor = executor
         self._queue: deque[_Input] = deque()
+        self._numbers = count(1)
         self._arrival = asyncio.Event()
         self._runner = asyncio.get_running_loop().create_task(self._run(), name="batcher")
 
@@ -95,6 +109,11 @@ class Batcher:
     def alive(self) -> bool:
         """False when the loop that runs batches has ended: the process must be restarted."""
         return not self._runner.done()
+
+    @property
+    def queued(self) -> int:
+        """Inputs that wait for a batch."""
+        return len(self._queue)
 
     async def close(self) -> None:
         """Stop running batches; what is still queued is never answered, so drain first."""
@@ -104,6 +123,7 @@ class Batcher:
     async def submit(self, inputs: Sequence[Tokens], timeout_s: float) -> list[BaseModel]:
         """Predictions for `inputs`, in order. Raises QueueFull at once, DeadlinePassed after `timeout_s`.
 
+        The wait and the batches are recorded as stages of the request, see `stages.py`.
         Cancelling the call takes its inputs out of the queue.
         """
         loop = asyncio.get_running_loop()
@@ -111,7 +131,7 @@ class Batcher:
             self._drop_abandoned()
             if len(self._queue) + len(inputs) > self.limits.max_queue_length:
                 raise QueueFull(len(self._queue), self.limits.max_queue_length, self._drain_s())
-        request = _Request([None] * len(inputs), len(inputs), loop.create_future(), time.monotonic())
+        request = _Request([None] * len(inputs), len(inputs), loop.create_future(), time.monotonic(), [])
         self._queue.extend(_Input(tokens, request, i) for i, tokens in enumerate(inputs))
         self._arrival.set()
         timer = loop.call_later(timeout_s, self._expire, request, timeout_s)
@@ -119,7 +139,14 @@ class Batcher:
             await request.done
         finally:
             timer.cancel()
+            self._record(request)
         return request.answers  # type: ignore[return-value]  # every place is filled once `done` is set
+
+    def _record(self, request: _Request) -> None:
+        first_s = request.runs[0].started_s if request.runs else time.monotonic()
+        record("queue", self._model, request.arrived_s, first_s)
+        for run in request.runs:
+            record("batch", self._model, run.started_s, run.ended_s, batch=run.batch)
 
     def _expire(self, request: _Request, timeout_s: float) -> None:
         if not request.done.done():
@@ -194,7 +221,7 @@ class Batcher:
 
     async def _execute(self, batch: list[_Input]) -> None:
         inputs = [item.tokens for item in batch]
-        started_s = time.perf_counter()
+        started_s = time.monotonic()
         try:
             if self._executor is None:
                 answers = self._predict(inputs)
@@ -207,10 +234,18 @@ class Batcher:
                 if not item.request.done.done():
                     item.request.done.set_exception(error)
             return
-        self._metrics.batch(inputs, time.perf_counter() - started_s)
+        run = Run(next(self._numbers), started_s, time.monotonic())
+        self._metrics.batch(
+            inputs,
+            [started_s - item.request.arrived_s for item in batch],
+            run.ended_s - started_s,
+            self._cost.seconds(len(inputs), max(len(one.ids) for one in inputs)),
+        )
         for item, answer in zip(batch, answers, strict=True):
             request = item.request
             request.answers[item.position] = answer
             request.missing -= 1
+            if not request.runs or request.runs[-1] is not run:
+                request.runs.append(run)
             if not request.missing and not request.done.done():
                 request.done.set_result(None)

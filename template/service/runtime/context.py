@@ -47,8 +47,10 @@ class ContextSource(Protocol):
 class ServedModelWithContext(ServedModel):
     """See `ServedModel`. The model reads each instance as the sources change it, in their order."""
 
-    def __init__(self, settings: ModelSettings, exporter: Exporter, sources: Sequence[ContextSource]) -> None:
-        super().__init__(settings, exporter)
+    def __init__(
+        self, settings: ModelSettings, exporter: Exporter, objective_ms: float, sources: Sequence[ContextSource]
+    ) -> None:
+        super().__init__(settings, exporter, objective_ms)
         self._sources = sources
         self.response_fields = {**self.response_fields, "degraded": (list[str], DEGRADED)}
         for source in sources:

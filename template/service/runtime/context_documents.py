@@ -13,6 +13,7 @@ from service.runtime.deadlines import within
 from service.runtime.metrics import LATENCY_BUCKETS_S, Exporter
 from service.runtime.retrieval import Hit, NotIndexed
 from service.runtime.settings import ModelSettings
+from service.runtime.stages import stage
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class DocumentContext:
         module = importlib.import_module(f"service.retrieval.{settings.module}")
         self.response_fields: dict[str, Any] = {"documents": (list[list[str]], DOCUMENTS)}
         self._query, self._with_documents, self._limit = module.query, module.with_documents, module.LIMIT
+        self._model = settings.name
         self._find = find
         self._deadline_s = deadline_s
         self._logged_s = 0.0
@@ -57,7 +59,8 @@ class DocumentContext:
         outcome = "ok"
         try:
             asked = self._find([self._query(one) for one in instances], self._limit, self._deadline_s)
-            found = await within(asked, 2 * self._deadline_s)
+            with stage("documents", self._model):
+                found = await within(asked, 2 * self._deadline_s)
         except Exception as error:  # whatever is wrong with the search, the request goes on without documents
             outcome = (
                 "missing"

@@ -11,6 +11,7 @@ from service.runtime.feature_store import FeatureReader, load_feature_settings
 from service.runtime.features import EntityKey, FeatureSource
 from service.runtime.metrics import Exporter
 from service.runtime.settings import ModelSettings
+from service.runtime.stages import stage
 
 
 class FeatureContext:
@@ -20,6 +21,7 @@ class FeatureContext:
         module = importlib.import_module(f"service.features.{settings.module}")
         store = load_feature_settings()
         self.response_fields: dict[str, Any] = {}
+        self._model = settings.name
         self._with_features = module.with_features
         self._source = FeatureSource(
             module.VIEWS, FeatureReader(store), store.deadline_ms / 1e3, exporter, settings.name
@@ -38,7 +40,8 @@ class FeatureContext:
 
     async def read(self, instances: Sequence[Any]) -> Context:
         keys = [{name: key for name in self._entities if (key := getattr(one, name, None))} for one in instances]
-        rows, degraded = await self._source.read(keys)
+        with stage("features", self._model):
+            rows, degraded = await self._source.read(keys)
         return Context([self._change(row) for row in rows], degraded, {})
 
     def _change(self, row: Sequence[BaseModel]) -> Callable[[Any], Any]:

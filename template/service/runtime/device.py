@@ -1,11 +1,27 @@
 """The device that a model runs on, and this process's share of it."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from service.runtime.settings import ModelSettings
 
 if TYPE_CHECKING:
     import torch
+
+
+class GpuMemory(NamedTuple):
+    """Bytes on a card: held by this process's PyTorch, what it may hold, and free for all who share the card."""
+
+    reserved: int
+    share: int
+    free: int
+
+
+def gpu_memory(settings: ModelSettings, device: "torch.device") -> GpuMemory:
+    """What `claim_device` bounds, as it is now. A neighbour that takes too much shows as little that is free."""
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    return GpuMemory(torch.cuda.memory_reserved(device), int(total * (settings.gpu_memory_fraction or 1)), free)
 
 
 def claim_device(settings: ModelSettings) -> "torch.device":

@@ -19,6 +19,8 @@ from service.runtime.bodies import invalid, read_body, unless_disconnected
 from service.runtime.metrics import Outcome
 from service.runtime.problems import ProblemError
 from service.runtime.served import ServedModel, TextTooLong
+from service.runtime.stages import begin, summary
+from service.runtime.tracing import trace, tracer
 
 log = logging.getLogger(__name__)
 
@@ -61,12 +63,14 @@ class PredictEndpoint:
             predictions=(list[served.prediction], ...),  # type: ignore[name-defined]
             **served.response_fields,
         )
+        tracer()  # makes it now, and not with the first request
         self._parse = TypeAdapter(self.request_type).validate_json
         self._dump = TypeAdapter(self.response_type).dump_json
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises ProblemError for what must be answered as a problem."""
-        started_s = time.perf_counter()
+        stages = begin()
+        started_s = time.monotonic()
         settings = self._served.settings
         request_id = scope["service.request_id"]
         outcome: Outcome = "error"
@@ -99,8 +103,9 @@ class PredictEndpoint:
             outcome = "cancelled"
             raise
         finally:
-            seconds = time.perf_counter() - started_s
+            seconds = time.monotonic() - started_s
             self._served.metrics.request(outcome, seconds)
+            trace(f"predict {settings.name}", scope["headers"], started_s, stages, request_id, outcome)
             log.info(
                 "predict",
                 extra={
@@ -109,6 +114,7 @@ class PredictEndpoint:
                     "outcome": outcome,
                     "instances": len(instances),
                     "duration_ms": round(seconds * 1e3, 2),
+                    **summary(stages, settings.name),
                 },
             )
 

@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path("config/serve.yaml"), help="Serve config file")
     parser.add_argument("--port", type=int, help="HTTP port, instead of the config's")
     parser.add_argument("--dashboard-port", type=int, default=8265, help="0 takes a free one")
+    parser.add_argument("--metrics-port", type=int, default=0, help="where Prometheus reads; 0 takes a free one")
     options = parser.parse_args()
     if not options.config.is_file():
         parser.exit(2, f"there is no Serve config file {options.config}: run this in the repository, or name one\n")
@@ -106,6 +107,9 @@ def main() -> None:
     port = config["http_options"]["port"]
     if not can_listen(port):
         sys.exit(f"port {port} is taken: stop what listens there, or choose another with --port")
+    metrics_port = options.metrics_port or free_port()
+    if not can_listen(metrics_port):
+        sys.exit(f"port {metrics_port} is taken: choose another with --metrics-port (make dev METRICS_PORT=...)")
     stopped = threading.Event()
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
@@ -120,6 +124,7 @@ def main() -> None:
             dashboard_host="127.0.0.1",
             dashboard_port=options.dashboard_port or free_port(),
             _temp_dir=temp_dir,
+            _metrics_export_port=metrics_port,
         )
         print(f"logs of the replicas, while this runs: {temp_dir}/session_latest/logs/worker-*.err", flush=True)
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -129,6 +134,7 @@ def main() -> None:
         try:
             wait_until_running(client, [application["name"] for application in config["applications"]], stopped)
             if not stopped.is_set():
+                print(f"metrics, for Prometheus: http://127.0.0.1:{metrics_port}/metrics", flush=True)
                 print(f"ready: http://127.0.0.1:{port}/docs", flush=True)
             stopped.wait()
         finally:

@@ -19,6 +19,7 @@ from service.runtime.retrieval import (
     SearchRefused,
 )
 from service.runtime.served import ServedModel
+from service.runtime.stages import record
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class Search:
         """
         embedding = self._embed(texts)
         vectors = await (within(embedding, embed_within_s) if embed_within_s else embedding)
-        started_s = time.perf_counter()
+        started_s = time.monotonic()
         outcome = "error"
         try:
             asked = [(vector, limit, where) for vector in vectors]
@@ -114,8 +115,10 @@ class Search:
             outcome = "missing"
             raise
         finally:
+            ended_s = time.monotonic()
             self._searches(1, outcome)
-            self._seconds(time.perf_counter() - started_s)
+            self._seconds(ended_s - started_s)
+            record("search", self.settings.embedder, started_s, ended_s)
         return found
 
     async def _read(self, asked: list[Asked]) -> list[list[Hit] | Exception]:

@@ -23,6 +23,8 @@ from service.runtime.retrieval import (
     SearchRefused,
     Where,
 )
+from service.runtime.stages import begin, summary
+from service.runtime.tracing import trace
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +63,8 @@ class SearchEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises ProblemError for what must be answered as a problem."""
-        started_s = time.perf_counter()
+        stages = begin()
+        started_s = time.monotonic()
         request_id = scope["service.request_id"]
         outcome = "error"
         try:
@@ -97,8 +100,10 @@ class SearchEndpoint:
                 log.warning("search failed", extra={"request_id": request_id, "error": f"{error!r}"})
             raise problem from None
         finally:
-            duration_ms = round((time.perf_counter() - started_s) * 1e3, 2)
-            log.info("search", extra={"request_id": request_id, "outcome": outcome, "duration_ms": duration_ms})
+            spent = {"duration_ms": round((time.monotonic() - started_s) * 1e3, 2)}
+            trace("search", scope["headers"], started_s, stages, request_id, outcome)
+            spent |= summary(stages, self._settings.embedder)
+            log.info("search", extra={"request_id": request_id, "outcome": outcome, **spent})
 
     def _problem(self, error: Exception) -> tuple[str, ProblemError]:
         """The outcome, and what the caller is told. What a database says of itself goes to the log only."""

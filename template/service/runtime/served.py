@@ -1,5 +1,6 @@
 """One model as the service offers it: loaded, warmed up, batched, with its limits and its metrics."""
 
+import asyncio
 import importlib
 import logging
 import os
@@ -11,14 +12,16 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, Field
 
 from service.runtime.batcher import Batcher
-from service.runtime.device import claim_device
+from service.runtime.device import claim_device, gpu_memory
 from service.runtime.interface import Model
 from service.runtime.metrics import Exporter, ModelMetrics
 from service.runtime.partition import fit_cost_model
 from service.runtime.settings import BatchLimits, ModelSettings
+from service.runtime.stages import stage
 
 log = logging.getLogger(__name__)
 
+REPORT_EVERY_S = 5.0
 TRUNCATED = Field(description="Positions of the instances that were cut to the token limit.")
 
 
@@ -37,12 +40,12 @@ class ServedModel:
     """A model behind its batcher. The constructor loads weights; `start` warms up and must run on the event loop.
 
     instance, prediction: what a caller sends and gets for one text. response_fields: what else a response says, as
-    pydantic's `create_model` takes it.
+    pydantic's `create_model` takes it. objective_ms: the latency that the service promises.
     """
 
-    def __init__(self, settings: ModelSettings, exporter: Exporter) -> None:
+    def __init__(self, settings: ModelSettings, exporter: Exporter, objective_ms: float) -> None:
         self.settings = settings
-        self.metrics = ModelMetrics(exporter, settings.name)
+        self.metrics = ModelMetrics(exporter, settings.name, objective_ms / 1000)
         module = importlib.import_module(f"service.models.{settings.module}")
         self.instance: type[BaseModel] = module.Instance
         self.prediction: type[BaseModel] = module.Prediction
@@ -52,6 +55,7 @@ class ServedModel:
         self._model: Model = module.Model(settings, self._device)
         self._executor = ThreadPoolExecutor(1, "model") if self._device.type == "cuda" else None
         self._batcher: Batcher | None = None
+        self._reporter: asyncio.Task[None] | None = None
 
     @property
     def limits(self) -> BatchLimits:
@@ -82,7 +86,7 @@ class ServedModel:
         )
         self._batcher = Batcher(self._model.predict, limits, cost, self.metrics, self._executor)
         load_s = time.monotonic() - self._load_started_s
-        self.metrics.load_seconds(load_s)
+        self._reporter = asyncio.get_running_loop().create_task(self._report(load_s), name="reporter")
         log.info(
             "model ready",
             extra={
@@ -99,7 +103,8 @@ class ServedModel:
     async def predict(self, instances: Sequence[Any]) -> Answer:
         """Predictions for validated instances. Raises TextTooLong, QueueFull or DeadlinePassed."""
         limit = min(self._model.max_tokens, self.limits.max_batch_tokens)
-        inputs = self._model.encode(instances, limit)
+        with stage("tokenize", self.settings.name):
+            inputs = self._model.encode(instances, limit)
         truncated = [position for position, item in enumerate(inputs) if item.truncated]
         if truncated and self.settings.long_text == "refuse":
             raise TextTooLong(
@@ -110,7 +115,20 @@ class ServedModel:
         predictions = await self._running.submit(inputs, self.settings.request_timeout_s)
         return Answer(predictions, {"truncated": truncated})
 
+    async def _report(self, load_s: float) -> None:
+        """Set the gauges again and again: Ray drops one that was not set for 20 s."""
+        on_gpu = self.metrics.gpu_memory() if self._device.type == "cuda" else ()
+        while True:
+            self.metrics.load_seconds(load_s)
+            self.metrics.ready(int(self.alive))
+            self.metrics.queue_inputs(self._running.queued)
+            for gauge, value in zip(on_gpu, gpu_memory(self.settings, self._device) if on_gpu else (), strict=True):
+                gauge(value)
+            await asyncio.sleep(REPORT_EVERY_S)
+
     async def close(self) -> None:
         """Stop the batcher; call after the last response is out."""
+        if self._reporter is not None:
+            self._reporter.cancel()
         if self._batcher is not None:
             await self._batcher.close()

@@ -75,8 +75,12 @@ class ServedModelSettings(ModelSettings):
 
 
 class ServiceSettings(Strict):
-    """The container's settings file, `config/service.yaml`."""
+    """The container's settings file, `config/service.yaml`.
 
+    latency_objective_ms: what 99 of 100 requests shall not exceed; metrics count them apart.
+    """
+
+    latency_objective_ms: float = Field(gt=0)
     models: list[ServedModelSettings] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -1,0 +1,1 @@
+"""What counting, logging of stages and tracing cost."""

@@ -1,0 +1,1 @@
+"""Alerts, runbooks and dashboards: they name what exists, fire when they should, and say what to do."""
