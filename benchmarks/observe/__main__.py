@@ -1,18 +1,21 @@
 """What instrumentation costs: `python -m benchmarks.observe`, and `--serving ray`.
 
-Three copies of one rendered service with MiniLM run side by side, and are loaded in turn, a window of seconds each, so
-that a slow moment of the host hits all: `off` (its exporter and its stages do nothing), `on` (as shipped) and `traced`
-(as shipped, with a collector: one request in a hundred is sent there). Ratios of medians over the rounds; raw to work/.
+One rendered service with MiniLM, whose instruments are switched while it runs (`switch.py`), for two processes of the
+same code differ by more than what is looked for. In turn, a window of seconds each: `off` (nothing is counted, no stage
+is kept), `on` (as shipped), `traced` (as shipped, with a collector: one request in a hundred is sent there). Medians of
+what each round's windows show against its `off`; raw figures to work/.
 """
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,32 +27,24 @@ from benchmarks.serving.texts import build_texts, build_weights
 
 THROUGHPUT_TARGET, P50_TARGET_MS = 0.98, 0.3
 LOADS = {"closed-1": 1, "closed-64": 64}
-# What the service does without: nobody is told, nothing is kept.
-EXPORTER = '''"""Counts nothing."""
-
-from typing import Any
-
-
-class {name}:
-    def __init__(self, *_: Any) -> None: ...
-
-    def counter(self, *_: Any) -> Any:
-        return lambda *_: None
-
-    histogram = gauge = counter
-'''
+VARIANTS = ("off", "on", "traced")
+# Appended to modules of the render.
+SWITCHES = {
+    "metrics_prometheus": "switch.switch_exporter(PrometheusExporter)",
+    "metrics_ray": "switch.switch_exporter(RayExporter)",
+    "stages": 'record = switch.when(("on", "traced"), record)',
+    "tracing": 'trace = switch.when(("traced",), trace)',
+}
+SETTLE_S = 0.3
 
 
-def without_instruments(folder: Path) -> None:
-    """Turn a render into one that counts nothing and records no stage."""
-    runtime = folder / "service/runtime"
-    for module, name in (("metrics_prometheus", "PrometheusExporter"), ("metrics_ray", "RayExporter")):
-        if (path := runtime / f"{module}.py").exists():
-            path.write_text(EXPORTER.format(name=name))
-    stages = (runtime / "stages.py").read_text()
-    inside = "    stages = _stages.get()\n"
-    assert stages.count(inside) == 1
-    (runtime / "stages.py").write_text(stages.replace(inside, "    return\n"))
+def add_switches(folder: Path) -> None:
+    """Make a render one whose instruments `mode.txt` switches."""
+    shutil.copy(Path(__file__).with_name("switch.py"), folder)
+    (folder / "mode.txt").write_text("on")
+    for module, line in SWITCHES.items():
+        if (path := folder / f"service/runtime/{module}.py").exists():
+            path.write_text(f"{path.read_text()}\n\nimport switch\n\n{line}\n")
 
 
 @contextmanager
@@ -96,28 +91,24 @@ def measure(serving: str, rounds: int, seconds: float, work: Path) -> dict[str, 
     weights = build_weights(work / "weights")
     texts = build_texts(weights, work / "texts.json")
     bodies = [json.dumps({"instances": [{"text": text}]}) for text in texts]
-    results: dict[str, Any] = {load: {"off": [], "on": [], "traced": []} for load in LOADS}
-    with ExitStack() as stack:
-        address = stack.enter_context(collector())
-        urls = {}
-        for variant in ("off", "on", "traced"):
-            folder = services.render(work / variant, serving, 1, weights, fast_dtype())
-            if variant == "off":
-                without_instruments(folder)
-            port = processes.free_port()
-            env = {**ENVIRONMENT, "PYTHONPATH": str(folder), "LOG_LEVEL": "INFO"}
-            if variant == "traced":
-                env["OTEL_EXPORTER_OTLP_ENDPOINT"] = address
-            module = ["container"] if serving == "container" else ["ray_local", "--dashboard-port", "0"]
-            command = [sys.executable, "-m", f"service.runtime.{module[0]}", *module[1:], "--port", str(port)]
-            server = stack.enter_context(processes.Process(command, folder, env, work / f"{variant}.log"))
-            urls[variant] = f"http://127.0.0.1:{port}/v1/models/{services.NAME}/predict"
-            server.first_answer(urls[variant], bodies[0])
-        for number in range(rounds):
-            for load, connections in LOADS.items():
-                for variant in (*list(urls)[number % 3 :], *list(urls)[: number % 3]):
-                    results[load][variant].append(window(urls[variant], bodies, connections, seconds, work))
-            print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+    results: dict[str, Any] = {load: {variant: [] for variant in VARIANTS} for load in LOADS}
+    folder = services.render(work / "service", serving, 1, weights, fast_dtype())
+    add_switches(folder)
+    port = processes.free_port()
+    module = ["container"] if serving == "container" else ["ray_local", "--dashboard-port", "0"]
+    command = [sys.executable, "-m", f"service.runtime.{module[0]}", *module[1:], "--port", str(port)]
+    url = f"http://127.0.0.1:{port}/v1/models/{services.NAME}/predict"
+    with collector() as address:
+        env = {**ENVIRONMENT, "PYTHONPATH": str(folder), "OTEL_EXPORTER_OTLP_ENDPOINT": address}
+        with processes.Process(command, folder, env, work / "service.log") as server:
+            server.first_answer(url, bodies[0])
+            for number in range(rounds):
+                for load, connections in LOADS.items():
+                    for variant in (*VARIANTS[number % 3 :], *VARIANTS[: number % 3]):
+                        (folder / "mode.txt").write_text(variant)
+                        time.sleep(SETTLE_S)
+                        results[load][variant].append(window(url, bodies, connections, seconds, work))
+                print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
     return results
 
 
@@ -132,13 +123,10 @@ def main() -> None:
     results = measure(options.serving, options.rounds, options.seconds, work)
     (work.parent / f"benchmark-observe-{options.serving}.json").write_text(json.dumps(results, indent=1))
     for load, variants in results.items():
-        middle = {
-            variant: {key: statistics.median(each[key] for each in windows) for key in ("per_s", "p50_ms")}
-            for variant, windows in variants.items()
-        }
-        for variant in ("on", "traced"):
-            ratio = middle[variant]["per_s"] / middle["off"]["per_s"]
-            more_ms = middle[variant]["p50_ms"] - middle["off"]["p50_ms"]
+        for variant in VARIANTS[1:]:
+            pairs = list(zip(variants[variant], variants["off"], strict=True))
+            ratio = statistics.median(ours["per_s"] / off["per_s"] for ours, off in pairs)
+            more_ms = statistics.median(ours["p50_ms"] - off["p50_ms"] for ours, off in pairs)
             print(f"{options.serving}, {load}, {variant}: {ratio:.3f} of the throughput of off, p50 {more_ms:+.2f} ms")
             if load == "closed-64":
                 print(f"  target >= {THROUGHPUT_TARGET}: {'met' if ratio >= THROUGHPUT_TARGET else 'NOT met'}")

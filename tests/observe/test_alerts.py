@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.manifests.schemas import schema_faults
 from tests.observe.promql import BY_MODEL, OF_OBJECTIVE, catalogue, metrics_of, recorded_by, unknown
 from tests.observe.variants import VARIANTS
 from tests.variants import ROOT
@@ -214,3 +215,9 @@ def test_the_alerts_that_show_a_failure_are_there(service: Path) -> None:
     named = {name for row in rows for name in re.findall(r"`((?:[A-Z][a-z]+){2,})`", row[2])}
     assert named
     assert named <= {rule["alert"] for rule in alerts(service)}
+
+
+def test_the_operator_of_prometheus_gets_the_same_rules(service: Path) -> None:
+    found = yaml.safe_load((service / "monitoring/prometheusrule.yaml").read_text())
+    assert schema_faults("prometheusrule.yaml", found) == []
+    assert found["spec"] == yaml.safe_load((service / "monitoring/alerts/service.rules.yaml").read_text())

@@ -16,7 +16,7 @@ import yaml
 
 from tests.observe.draw import draw
 from tests.observe.panels import DASHBOARDS, Dashboard, dashboards, expressions, panels
-from tests.observe.promql import catalogue, metrics_of, unknown
+from tests.observe.promql import catalogue, metrics_of, recorded_by, unknown
 from tests.rendering import compiled_once, recorded_answers, render
 from tests.variants import ROOT, Answers, second_model
 
@@ -36,13 +36,6 @@ VARIANTS: dict[str, Answers] = {
     },
 }
 ALWAYS = {"overview", "batching", "cost"}
-# What the recording rules of the objectives make, and its labels.
-OF_SLO = {"namespace", "model", "sloth_service", "sloth_slo"}
-RECORDED = {
-    "slo:sli_error:ratio_rate1h": OF_SLO,
-    "slo:period_error_budget_remaining:ratio": OF_SLO,
-    "slo:objective:ratio": OF_SLO,
-}
 # No answer and no physical limit says what would be too much.
 WITHOUT_THRESHOLD = {
     "Power",
@@ -182,8 +175,10 @@ def series_of(service: Path) -> dict[str, set[str]]:
 
 def faults(service: Path) -> Iterator[str]:
     series = series_of(service)
+    rules = yaml.safe_load((service / "monitoring/alerts/service.rules.yaml").read_text())
+    recorded = recorded_by(rule for group in rules["groups"] for rule in group["rules"])
     for name, title, expression in expressions(service):
-        for fault in unknown(expression, series, RECORDED):
+        for fault in unknown(expression, series, recorded):
             yield f"{name}: {title}: {fault} in {expression}"
 
 
@@ -324,3 +319,11 @@ def test_a_picture_has_every_panel_with_its_limits(rendered: Path) -> None:
     assert [np.asarray(line.get_ydata()).tolist() for line in latency.lines if line.get_linestyle() == "--"] == [
         [0.5, 0.5]
     ]
+
+
+def test_each_dashboard_of_a_service_becomes_a_config_map_that_grafana_finds(service: Path) -> None:
+    found = yaml.safe_load((service / "monitoring/kustomization.yaml").read_text())
+    assert found["generatorOptions"]["labels"]["grafana_dashboard"] == "1"
+    made = [file for each in found["configMapGenerator"] for file in each["files"]]
+    assert sorted(made) == sorted(f"dashboards/{name}.json" for name in dashboards(service))
+    assert len(made) == len(found["configMapGenerator"])
