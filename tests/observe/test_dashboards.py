@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -220,10 +221,10 @@ def test_a_typo_is_noticed(rendered: Path, tmp_path: Path, true: str, planted: s
 
     text = (rendered / "container" / DASHBOARDS / "overview.json").read_text()
     assert escaped(true) in text
-    (tmp_path / DASHBOARDS).mkdir(parents=True)
+    for name in (".copier-answers.yml", "monitoring"):
+        copied = shutil.copytree if (rendered / "container" / name).is_dir() else shutil.copy
+        copied(rendered / "container" / name, tmp_path / name)
     (tmp_path / DASHBOARDS / "overview.json").write_text(text.replace(escaped(true), escaped(planted)))
-    answers = (rendered / "container" / ".copier-answers.yml").read_text()
-    (tmp_path / ".copier-answers.yml").write_text(answers)
     assert list(faults(tmp_path))
 
 

@@ -18,7 +18,19 @@ OLD, NEW = "v1.0.0", "v1.1.0"
 MARK = "# new in the template\n"
 # Every file that reaches a service, whether the team's or the platform's, and takes MARK at its end.
 MARKED = (
-    *(".py", ".py.jinja", ".jsonl.jinja", ".md.jinja", ".yml", ".yaml", ".yaml.jinja", ".toml.jinja", ".txt", ".env"),
+    *(
+        ".py",
+        ".py.jinja",
+        ".jsonl.jinja",
+        ".json.jinja",
+        ".md",
+        ".md.jinja",
+        ".yml",
+        ".yml.jinja",
+        ".yaml",
+        ".yaml.jinja",
+    ),
+    *(".toml.jinja", ".txt", ".env"),
     *("ignore", "ignore.jinja", "Makefile.jinja", "Dockerfile.jinja"),
 )
 NEW_FILE = "service/runtime/new.py"
