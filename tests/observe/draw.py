@@ -187,7 +187,9 @@ def main() -> None:
     arguments = parser.parse_args()
     dashboard = dashboards(arguments.folder)[arguments.dashboard]
     query = prometheus(arguments.url.rstrip("/"), arguments.minutes)
-    draw(arguments.dashboard, dashboard, query, arguments.window).savefig(arguments.out, dpi=110)
+    draw(arguments.dashboard, dashboard, query, arguments.window).savefig(
+        arguments.out, dpi=110, metadata={"Software": None}
+    )
 
 
 if __name__ == "__main__":
