@@ -12,11 +12,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,7 @@ from benchmarks.serving import processes, services
 from benchmarks.serving.client import Spec
 from benchmarks.serving.run import ENVIRONMENT, fast_dtype
 from benchmarks.serving.texts import build_texts, build_weights
+from tests.observe.collector import collector
 
 THROUGHPUT_TARGET, P50_TARGET_MS = 0.98, 0.3
 LOADS = {"closed-1": 1, "closed-64": 64}
@@ -45,31 +42,6 @@ def add_switches(folder: Path) -> None:
     for module, line in SWITCHES.items():
         if (path := folder / f"service/runtime/{module}.py").exists():
             path.write_text(f"{path.read_text()}\n\nimport switch\n\n{line}\n")
-
-
-@contextmanager
-def collector() -> Iterator[str]:
-    """The address of something that takes traces and throws them away."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            self.send_response(200)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def window(url: str, bodies: list[str], connections: int, seconds: float, work: Path) -> dict[str, float]:
@@ -98,7 +70,7 @@ def measure(serving: str, rounds: int, seconds: float, work: Path) -> dict[str, 
     module = ["container"] if serving == "container" else ["ray_local", "--dashboard-port", "0"]
     command = [sys.executable, "-m", f"service.runtime.{module[0]}", *module[1:], "--port", str(port)]
     url = f"http://127.0.0.1:{port}/v1/models/{services.NAME}/predict"
-    with collector() as address:
+    with collector() as (address, _):
         env = {**ENVIRONMENT, "PYTHONPATH": str(folder), "OTEL_EXPORTER_OTLP_ENDPOINT": address}
         with processes.Process(command, folder, env, work / "service.log") as server:
             server.first_answer(url, bodies[0])

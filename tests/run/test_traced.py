@@ -1,16 +1,10 @@
 """Traces reach a collector: a span for the request, below it one for each stage, tied to whoever asked."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from gzip import decompress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
 import httpx
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from tests.observe.collector import collector
 from tests.run.conftest import Render
 from tests.run.light import put_light_embedder, put_light_model
 from tests.run.service import feature_store, wait_for
@@ -19,34 +13,6 @@ from tests.variants import second_model
 
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SENT_ON = {"traceparent": f"00-{TRACE}-{CALLER}-01"}
-
-
-@contextmanager
-def collector() -> Iterator[tuple[str, list[Span]]]:
-    """The address of an OTLP collector, and the spans that it has been sent."""
-    spans: list[Span] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            found = self.rfile.read(int(self.headers["content-length"]))
-            if self.headers.get("content-encoding") == "gzip":
-                found = decompress(found)
-            for resource in ExportTraceServiceRequest.FromString(found).resource_spans:
-                spans.extend(span for scope in resource.scope_spans for span in scope.spans)
-            self.send_response(200)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", spans
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def below(spans: list[Span], parent: Span) -> list[Span]:
