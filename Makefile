@@ -17,7 +17,7 @@ export UV_DEFAULT_INDEX ?= $(strip $(PIP_INDEX_URL))
 endif
 INSTALL := $(BIN)/uv pip install --quiet --excludes requirements-excluded.txt --python
 
-.PHONY: help demo test lint render bench lock metrics questions
+.PHONY: help demo test lint render bench lock crds metrics questions
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
@@ -35,20 +35,29 @@ $(BIN)/uv:
 
 # What every test needs: Ray and all tools as well. Compiled once: the tests start hundreds of processes, and where
 # Python may not write bytecode each would compile torch anew. Feast forces an older redis than services without it
-# have, so services with it run from an environment of their own.
+# have, so services with it run from an environment of their own, and so does the scanner of policies.
 FEAST_PINS := $(wildcard extensions/constraints/*-feast*.txt)
-.venv/.all: requirements.txt $(FEAST_PINS) | $(BIN)/uv
+.venv/.all: requirements.txt requirements-policy.txt $(FEAST_PINS) | $(BIN)/uv
 	@echo 'Installing into .venv: a minute or two, once.'
 	@$(INSTALL) $(BIN)/python --compile-bytecode --requirement requirements.txt
+	@$(BIN)/python -m scripts.kubectl
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv/feast
 	@$(INSTALL) .venv/feast/bin/python --compile-bytecode $(addprefix --requirement ,$(FEAST_PINS))
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv/policy
+	@$(INSTALL) .venv/policy/bin/python --compile-bytecode --requirement requirements-policy.txt
 	@touch $@ .venv/.demo
 
 demo: .venv/.demo  ## render a service, start it with real weights, send it text, print the prediction, stop it
 	@$(BIN)/python demo/demo.py $(ARGS)
 
 test: .venv/.all  ## every test of the template; ARGS='tests/questions -k share' runs some
-	$(BIN)/python -m pytest --durations=15 $(or $(ARGS),tests)
+ifdef ARGS
+	$(BIN)/python -m pytest --durations=15 $(ARGS)
+else
+# What tests/run measures is time, so it has the machine to itself.
+	$(BIN)/python -m pytest --durations=15 --numprocesses 2 --ignore=tests/run tests
+	$(BIN)/python -m pytest --durations=15 tests/run
+endif
 
 lint: .venv/.all  ## formatting, common mistakes and types of all our Python
 	$(BIN)/ruff check .
@@ -66,6 +75,9 @@ questions: .venv/.all  ## write docs/reference/questions.md anew from copier.yml
 
 metrics: .venv/.all  ## write docs/reference/metrics.md anew from extensions/metrics.yml, dashboards and alerts
 	$(BIN)/python -m scripts.metrics
+
+crds:  ## download the schemas of custom resources that the tests read (RAYPATH_CRDS) into work/crds; ARGS='--base URL'
+	@$(PYTHON) -m scripts.crds $(ARGS)
 
 lock: .venv/.all  ## pin anew: extensions/constraints/ for the generated services, requirements.txt for us
 	$(BIN)/python -m scripts.lock

@@ -1,7 +1,7 @@
 """Pin anew what the generated services depend on (extensions/constraints/) and what developing Raypath needs.
 
 A service's versions come first, worked out from the pyproject.toml rendered for each serving mode and features;
-requirements.txt then follows them, so that what we test is what we ship.
+requirements.txt then follows them, so that what we test is what we ship. requirements-policy.txt stands alone.
 """
 
 import itertools
@@ -82,6 +82,9 @@ def main() -> None:
             pins = pins_of(more, {"serving": serving, "features": features, **database}, *agreeing)
             write(more, without(pins, (CONSTRAINTS / f"{name}.txt").read_text()), agreeing)
         (ROOT / "requirements.txt").write_text(compiled(ROOT / "requirements.in", folder, *options))
+        # The scanner of policies holds many libraries back: it runs from an environment of its own.
+        (folder / "policy.in").write_text("checkov\n")
+        (ROOT / "requirements-policy.txt").write_text(compiled(folder / "policy.in", folder))
 
 
 if __name__ == "__main__":

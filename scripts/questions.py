@@ -39,9 +39,9 @@ def values_of(key: str, question: dict[str, Any], default: Any) -> str:
 
 def row(key: str, question: dict[str, Any], answers: dict[str, Any]) -> str:
     value = answers.get(key, question["default"])  # a question that is not asked is not recorded
-    default = f"`{str(value).lower() if isinstance(value, bool) else value}`" + (
-        " *follows*" if "{" in str(question["default"]) else ""
-    )
+    follows = "{" in str(question["default"])
+    shown = "" if follows and key not in answers else f"`{str(value).lower() if isinstance(value, bool) else value}`"
+    default = f"{shown} *follows*".strip() if follows else shown
     cells = [f"`{key}`", plain(question["help"]), values_of(key, question, value), default]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 

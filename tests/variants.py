@@ -22,6 +22,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 QUESTIONS: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text())
 Answers = dict[str, Any]
+Pair = tuple[tuple[str, str], tuple[str, str]]
 MODELS = "models"
 
 
@@ -63,10 +64,21 @@ def label_of(key: str, value: Any) -> str:
     return str(value) if not isinstance(value, bool) else key if value else f"not_{key}"
 
 
+# Answers that let each way of sharing cards be given: whole cards, shares of any size, equal parts, MIG.
+SHARING: dict[str, Answers] = {
+    "exclusive": {"gpu_type": "l4"},
+    "ray-fraction": {"serving": "ray", "gpu_type": "l4", "model_gpu_share": 0.4},
+    "mps": {"serving": "ray", "gpu_type": "l4", "model_gpu_share": 0.25},
+    "time-slice": {"serving": "ray", "gpu_type": "l4", "model_gpu_share": 0.5},
+    "mig": {"serving": "ray", "gpu_type": "a100-80gb", "model_gpu_share": 0.2},
+    "dra": {"gpu_type": "l4"},
+}
+
+
 def asked_with(key: str) -> Answers:
     """The answers with which the question `key` is asked, by its `when`: `{{ other }}` or `{{ other == 'value' }}`."""
     when = QUESTIONS[key].get("when")
-    if when is None:
+    if when is None or key == "gpu_sharing":
         return {}
     other, value = re.fullmatch(r"\{\{ (\w+)(?: == '(\w+)')? \}\}", when).groups()  # type: ignore[union-attr]
     return {other: value or True}
@@ -82,6 +94,7 @@ AXES: dict[str, dict[str, Answers]] = {
     for key in QUESTIONS
     if is_choice(key)
 }
+AXES["gpu_sharing"] = {label: {**SHARING[label], **answers} for label, answers in AXES["gpu_sharing"].items()}
 # What running a database takes: the questionnaire refuses it while that is blank.
 AXES["vector_db"]["qdrant_self_hosted"] |= {
     "qdrant_storage_gib": 50,
@@ -95,6 +108,13 @@ AXES[MODELS] = {
     "half": {"model_gpu_share": 0.5},
     "two-halves": {"model_gpu_share": 0.5, "more_models": [second_model(gpu_share=0.5)]},
 }
+
+
+def unasked(axis: str) -> Any:
+    """The value of a question that was not asked: its default, which is the first choice where it is worked out."""
+    default = QUESTIONS[axis]["default"]
+    return default if label_of(axis, default) in AXES[axis] else choices_of(axis)[0]
+
 
 # What tests/run starts: the smallest set that has every serving mode with every task, every feature store and every
 # vector database, two models, documents and features together, and shared cards.
@@ -167,16 +187,48 @@ NAMED: dict[str, Answers] = {
 }
 
 
+# Labels that the questionnaire refuses together, so that pairwise variants do not lose all their other pairs to one
+# clash. Only a hint: every pair that is in no accepted variant is asked by itself all the same.
+CARDS = set(AXES["gpu_type"]) - {"none"}
+SHARED = {"half", "two-halves"}
+CLASHES: list[dict[str, set[str]]] = [
+    {"serving": {"container"}, MODELS: SHARED},
+    {"serving": {"container"}, MODELS: {"two"}, "gpu_type": CARDS},
+    {"serving": {"container"}, "gpu_sharing": {"ray-fraction", "mps", "time-slice", "mig"}},
+    {"serving": {"ray"}, "spare_gpus_on_upgrade": {"some"}, "ingress": {"gateway", "ingress"}},
+    {"gpu_type": {"none"}, MODELS: SHARED},
+    {"gpu_type": {"none"}, "gpu_sharing": set(AXES["gpu_sharing"]) - {"exclusive"}},
+    {"gpu_type": {"none"}, "model_dtype": {"float16"}},
+    {"gpu_type": {"t4"}, "model_dtype": {"bfloat16"}},
+    {"gpu_type": {"none", "t4", "l4", "a10g"}, "gpu_sharing": {"mig"}},
+    {"gpu_sharing": {"mps", "time-slice"}, MODELS: {"one", "two"}},
+    {"gpu_sharing": {"mps"}, "platform": {"gke"}},
+    {"gpu_type": {"a10g"}, "platform": {"gke"}},
+    {"gpu_sharing": {"exclusive"}, MODELS: SHARED},
+    {"needs_features": {"not_needs_features"}, "features_shared": {"features_shared"}},
+    {"needs_features": {"not_needs_features"}, "features_point_in_time": {"features_point_in_time"}},
+    {"features": {"none", "redis"}, "offline_store": set(AXES["offline_store"]) - {"duckdb"}},
+    {"serving": {"container"}, "head_fault_tolerance": {"head_fault_tolerance"}},
+    {"vector_db": set(AXES["vector_db"]) - {"none"}, "model_task": {"text-classification"}},
+]
+
+
+def no_clash(row: list[tuple[str, str]]) -> bool:
+    """Whether a variant that begins with these labels may be accepted."""
+    labels = dict(row)
+    return not any(all(labels.get(axis) in clashing for axis, clashing in clash.items()) for clash in CLASHES)
+
+
 def labels_of(answers: Mapping[str, Any]) -> dict[str, str]:
     """Axis -> label of a service, from its recorded answers."""
-    labels = {axis: label_of(axis, answers.get(axis, QUESTIONS[axis]["default"])) for axis in AXES if axis != MODELS}
+    labels = {axis: label_of(axis, answers.get(axis, unasked(axis))) for axis in AXES if axis != MODELS}
     half = any(0 < share < 1 for share in [answers["model_gpu_share"]])
     number = "two" if answers["more_models"] else "one"
     labels[MODELS] = {"one": "half", "two": "two-halves"}[number] if half else number
     return labels
 
 
-def pairs_of(labels: Mapping[str, str]) -> set[tuple[tuple[str, str], tuple[str, str]]]:
+def pairs_of(labels: Mapping[str, str]) -> set[Pair]:
     """Every pair of (axis, label), in the order of AXES."""
     return set(itertools.combinations([(axis, labels[axis]) for axis in AXES], 2))
 
@@ -190,11 +242,17 @@ ALL_PAIRS = {
 
 
 def of(*labels: tuple[str, str]) -> tuple[str, Answers]:
-    """Name and answers of the variant that takes these labels, and defaults for the rest."""
+    """Name and answers of the variant that takes these labels, and defaults for the rest.
+
+    What a label only needs beside it gives way to another label.
+    """
     answers: Answers = {}
     for axis, label in labels:
         answers |= AXES[axis][label]
-    return "-".join(f"{label}-model" if axis == MODELS else label for axis, label in labels), answers
+    answers |= {axis: AXES[axis][label][axis] for axis, label in labels if axis != MODELS}
+    # A file name has 255 characters; what a row does not name is not so.
+    named = [each for each in labels if len(labels) < 3 or not each[1].startswith("not_")]
+    return "-".join(f"{label}-model" if axis == MODELS else label for axis, label in named), answers
 
 
 def candidates() -> dict[str, Answers]:
@@ -202,39 +260,46 @@ def candidates() -> dict[str, Answers]:
     from allpairspy import AllPairs
 
     singles = [of((axis, label)) for axis in AXES for label in AXES[axis]]
-    rows = AllPairs([[(axis, label) for label in AXES[axis]] for axis in AXES])
+    rows = AllPairs([[(axis, label) for label in AXES[axis]] for axis in AXES], filter_func=no_clash)
     return {**NAMED, **dict(singles), **dict(of(*row) for row in rows)}
 
 
 def matrix(answers_of: Callable[[str, Answers], Mapping[str, Any] | None]) -> Iterator[str]:
     """The names of the variants that the questionnaire accepts; `answers_of` gives what it records, or None.
 
-    A pair whose pairwise variant is refused, for the sake of a third answer, is asked again: by itself, and in place
-    of another label in variants that were accepted.
+    A pair that is in no variant, or whose variant is refused for the sake of a third answer, is asked again: together
+    with others of its kind, then by itself.
     """
-    accepted: list[dict[str, str]] = []
     uncovered = set(ALL_PAIRS)
     asked = {name: (answers, answers_of(name, answers)) for name, answers in candidates().items()}
     for name, (_, recorded) in asked.items():
         if recorded is not None:
-            accepted.append(labels_of(recorded))
-            uncovered -= pairs_of(accepted[-1])
+            uncovered -= pairs_of(labels_of(recorded))
             yield name
         elif name in NAMED:
             raise ValueError(f"the questionnaire refuses the named variant {name}")
     for pair in sorted(uncovered):
         if pair not in uncovered:
             continue
-        swaps = [{**labels, **dict(pair)}.items() for one in pair for labels in accepted if one in labels.items()]
-        for labels in [pair, *swaps[:2], *swaps[-2:]]:
-            name, answers = of(*labels)
+        for labels in (joined(pair, uncovered), dict(pair)):
+            name, answers = of(*((axis, labels[axis]) for axis in AXES if axis in labels))
             if name not in asked:
                 asked[name] = (answers, answers_of(name, answers))
-                if (recorded := asked[name][1]) is not None:
-                    accepted.append(labels_of(recorded))
-                    uncovered -= pairs_of(accepted[-1])
+                recorded = asked[name][1]
+                if recorded is not None and pairs_of(labels_of(recorded)) & uncovered:
+                    uncovered -= pairs_of(labels_of(recorded))
                     yield name
                     break
+
+
+def joined(pair: Pair, others: set[Pair]) -> dict[str, str]:
+    """Axis -> label of this pair, and of as many of the others as go with it."""
+    labels = dict(pair)
+    for other in sorted(others):
+        more = {**labels, **dict(other)}
+        if all(labels.get(axis, label) == label for axis, label in other) and no_clash(list(more.items())):
+            labels = more
+    return labels
 
 
 def main() -> None:

@@ -15,7 +15,8 @@ PINS = {
 }
 # Hosts that a file may name; what is installed comes from wherever the reader's tools are set to.
 HOSTS = re.compile(
-    r"(127\.0\.0\.1|localhost|(\w+\.)?example\.com|hub|qdrant[\w.-]*|copier\.readthedocs\.io|github\.com)"
+    r"(127\.0\.0\.1|localhost|(\w+\.)?example\.com|hub|qdrant[\w.-]*|copier\.readthedocs\.io|github\.com|"
+    r"kubernetes\.default\.svc)"
 )
 
 
@@ -80,6 +81,14 @@ def test_every_make_target_is_listed_by_help() -> None:
 
 def test_ci_runs_the_command_that_a_person_runs() -> None:
     assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_workflow_brings_the_schemas_that_the_tests_of_the_manifests_read() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    steps = workflow["jobs"]["template"]["steps"]
+    runs = [step.get("run", "") for step in steps]
+    assert runs.index("make crds") < next(index for index, run in enumerate(runs) if "make test" in run)
+    assert steps[-1]["env"] == {"RAYPATH_CRDS": "work/crds"}
 
 
 def test_the_workflow_is_pinned_bounded_and_may_only_read() -> None:

@@ -1,8 +1,6 @@
-"""What schemas do not say: what refers to something finds it, and no pod may do more than it must.
+"""What schemas do not say of the objects that are applied file by file: the database of one's own, and jobs.
 
 Each check takes the objects by path and returns faults.
-
-Pod Security "restricted" is checked here and not by a scanner: some 30 lines, without exceptions to keep.
 """
 
 from __future__ import annotations
@@ -14,7 +12,10 @@ from typing import Any
 
 import yaml
 
-from tests.manifests.schemas import Object, schema_faults
+from tests.manifests import pod_checks
+from tests.manifests.built import Object, Overlay
+from tests.manifests.reference_checks import walk
+from tests.manifests.schemas import schema_faults
 
 Faults = list[str]
 Objects = dict[str, Object]
@@ -29,8 +30,10 @@ SECRETS = {
 
 
 def load(folder: Path) -> Objects:
-    """Every object under deploy/, by its path."""
-    files = sorted((folder / "deploy").rglob("*.yaml"))
+    """Every object under deploy/ that is applied as it stands, by its path."""
+    files = sorted(
+        path for pattern in ("*.yaml", "jobs/*.yaml", "qdrant/*.yaml") for path in (folder / "deploy").glob(pattern)
+    )
     return {path.relative_to(folder / "deploy").as_posix(): yaml.safe_load(path.read_text()) for path in files}
 
 
@@ -52,15 +55,6 @@ def pods(objects: Objects) -> Iterator[tuple[str, Object]]:
         cluster = thing["spec"]["rayClusterSpec"]
         for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
             yield path, group["template"]
-
-
-def walk(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every (key, value) of nested objects."""
-    for key, member in value.items() if isinstance(value, dict) else enumerate(value):
-        if isinstance(key, str):
-            yield key, member
-        if isinstance(member, dict | list):
-            yield from walk(member)
 
 
 def selects(selector: dict[str, str], labels: dict[str, str]) -> bool:
@@ -252,43 +246,18 @@ def traffic(objects: Objects) -> Faults:
 
 
 def restricted(objects: Objects) -> Faults:
-    """Pod Security "restricted", a read-only file system, no token, and memory that is bounded."""
-    faults = []
+    """As every pod of an overlay, and with memory that is bounded, and a database's reserved."""
+    faults = pod_checks.restricted(Overlay("files/production", Path(), objects))
     for path, pod in pods(objects):
-        spec = pod["spec"]
-        security = spec.get("securityContext", {})
-        rules = {
-            "runs as root": security.get("runAsNonRoot") is not True or security.get("runAsUser") == 0,
-            "has no seccomp profile": security.get("seccompProfile") != {"type": "RuntimeDefault"},
-            "shares a namespace of its machine": any(spec.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")),
-            "gets a token of the API": spec.get("automountServiceAccountToken") is not False,
-            "has a volume that is not allowed": any(
-                volume.keys() - {"name"} - {"configMap", "secret", "emptyDir", "persistentVolumeClaim"}
-                for volume in spec.get("volumes", [])
-            ),
-        }
-        faults += [f"{path}: {rule}" for rule, broken in rules.items() if broken]
-        for container in [*spec["containers"], *spec.get("initContainers", [])]:
-            own = container.get("securityContext", {})
-            limits = container.get("resources", {}).get("limits", {})
-            rules = {
-                "may gain privileges": own.get("allowPrivilegeEscalation") is not False or own.get("privileged", False),
-                "keeps capabilities": own.get("capabilities") != {"drop": ["ALL"]},
-                "runs as root": own.get("runAsNonRoot") is False or own.get("runAsUser") == 0,
-                "has another seccomp profile": "seccompProfile" in own,
-                "may write to its image": own.get("readOnlyRootFilesystem") is not True,
-                "opens a port of its machine": any("hostPort" in port for port in container.get("ports", [])),
-                "has no limit of memory": "memory" not in limits,
-                "has no pinned image": not re.search(r":v?\d+\.\d+\.\d+(-\w+)?$", container["image"]),
-            }
-            faults += [f"{path}: {rule}" for rule, broken in rules.items() if broken]
+        for container in [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]:
+            if "memory" not in container.get("resources", {}).get("limits", {}):
+                faults.append(f"{path}: has no limit of memory")
+            if not pod_checks.TAG.search(container["image"]):
+                faults.append(f"{path}: has no pinned image")
     for path, thing in of_kind(objects, "StatefulSet"):
         resources = thing["spec"]["template"]["spec"]["containers"][0]["resources"]
         if resources["requests"].get("memory") != resources.get("limits", {}).get("memory"):
             faults.append(f"{path}: its memory is not reserved")
-    for path, thing in of_kind(objects, "ServiceAccount"):
-        if thing.get("automountServiceAccountToken") is not False:
-            faults.append(f"{path}: gets a token of the API")
     return faults
 
 

@@ -1,11 +1,13 @@
 """Strict schemas: those of Kubernetes from a package, those of custom resources from CustomResourceDefinition files.
 
-The files are in the folder that RAYPATH_CRDS names, by default ../shared/crds beside this checkout.
+The files are in the folder that RAYPATH_CRDS names, by default ../shared/crds beside this checkout. `make crds`
+downloads them.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,8 @@ import jsonschema
 import kubernetes_validate
 import yaml
 
+from tests.manifests.built import Object, Overlay
 from tests.variants import ROOT
-
-Object = dict[str, Any]
 
 
 def crd_folder() -> Path:
@@ -24,8 +25,8 @@ def crd_folder() -> Path:
     folder = Path(os.environ.get("RAYPATH_CRDS", ROOT.parent / "shared" / "crds"))
     if not list(folder.glob("*_*.yaml")):
         raise FileNotFoundError(
-            f"{folder} holds no CustomResourceDefinitions: set RAYPATH_CRDS to a folder with the files of the "
-            f"Prometheus operator, monitoring.coreos.com_servicemonitors.yaml and so on (its releases have them)"
+            f"{folder} holds no CustomResourceDefinitions: download them with `make crds`, and set RAYPATH_CRDS to "
+            f"their folder, work/crds"
         )
     return folder
 
@@ -58,7 +59,7 @@ def strict(schema: Any) -> Any:
 def crd_schema(api_version: str, kind: str) -> Any:
     """The strict schema of a custom resource, or None where no file defines it."""
     group, _, version = api_version.partition("/")
-    for path in crd_folder().glob(f"{group}_*.yaml"):
+    for path in crd_folder().glob(f"{group}_{kind.lower()}*.yaml"):
         spec = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["spec"]  # noqa: S506
         if spec["names"]["kind"] == kind:
             for each in spec["versions"]:
@@ -71,15 +72,28 @@ def crd_schema(api_version: str, kind: str) -> Any:
 
 def schema_faults(where: str, thing: Object) -> list[str]:
     """What the API server would refuse, and what it would ignore."""
-    group = thing["apiVersion"].partition("/")[0]
-    if "." not in group or group.endswith(".k8s.io"):
-        try:
-            kubernetes_validate.validate(thing, kubernetes_validate.latest_version(), strict=True)
-        except kubernetes_validate.ValidationError as error:
-            return [f"{where}: schema: {'.'.join(map(str, error.path))}: {error.message}"]
-        return []
     schema = crd_schema(thing["apiVersion"], thing["kind"])
-    if schema is None:
+    if schema is not None:
+        errors = jsonschema.Draft202012Validator(schema).iter_errors(thing)
+        return [f"{where}: schema: {error.json_path}: {error.message}" for error in errors]
+    try:
+        kubernetes_validate.validate(thing, kubernetes_validate.latest_version(), strict=True)
+    except kubernetes_validate.ValidationError as error:
+        return [f"{where}: schema: {'.'.join(map(str, error.path))}: {error.message}"]
+    except kubernetes_validate.SchemaNotFoundError:
         return [f"{where}: schema: no CustomResourceDefinition of {thing['apiVersion']} {thing['kind']}"]
-    errors = jsonschema.Draft202012Validator(schema).iter_errors(thing)
-    return [f"{where}: schema: {error.json_path}: {error.message}" for error in errors]
+    return []
+
+
+@functools.cache
+def faults_of(text: str) -> list[str]:
+    return schema_faults("", json.loads(text))
+
+
+def schemas(overlay: Overlay) -> list[str]:
+    """Kubernetes' own schemas and those of custom resources; fields that neither knows are faults."""
+    return [
+        f"{where}{fault}"
+        for where, thing in overlay.objects.items()
+        for fault in faults_of(json.dumps(thing, sort_keys=True))
+    ]

@@ -146,7 +146,7 @@ def test_one_object_is_in_one_file(service: Path) -> None:
 
 def test_without_crds_the_check_fails_and_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAYPATH_CRDS", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="set RAYPATH_CRDS to a folder"):
+    with pytest.raises(FileNotFoundError, match="download them with `make crds`, and set RAYPATH_CRDS"):
         crd_folder()
 
 

@@ -303,6 +303,21 @@ def test_a_threshold_comes_from_the_answers(
     assert other is None or second == other
 
 
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("container", {"price_per_hour": "0.05"}),  # a CPU of 0.033 and 3 GiB of 0.0045
+        ("container-gpu", {"price_per_hour": "0.35"}),
+        ("ray-shared-gpu-with-context", {"price_per_hour": "0.56", "price_per_replica_hour": "0.09"}),
+    ],
+)
+def test_prices_start_from_the_table(rendered: Path, name: str, start: dict[str, str]) -> None:
+    variables = dashboards(rendered / name)["cost"]["templating"]["list"]
+    boxes = [variable for variable in variables if variable["type"] == "textbox"]
+    assert {box["name"]: box["current"]["value"] for box in boxes} == start
+    assert all("estimate in US dollars of 2026-11-24" in box["description"] for box in boxes)
+
+
 def test_a_picture_has_every_panel_with_its_limits(rendered: Path) -> None:
     dashboard = dashboards(rendered / "container")["overview"]
     asked = []

@@ -5,7 +5,9 @@ Units: memory in GiB, time in ms, shares in cards.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_DOWN, Decimal
 from fractions import Fraction
@@ -76,11 +78,12 @@ class Model:
     def budget_gib(self) -> Fraction:
         return exact(ESTIMATES["usable_memory_share"]) * self.card_gib * self.num_gpus
 
-    @property
-    def gpu_memory_fraction(self) -> Fraction | None:
+    def gpu_memory_fraction(self, slice_gib: Fraction | None = None) -> Fraction | None:
+        """Of the card, or of the slice of it that is all a process sees."""
         if not self.num_gpus:
             return None
-        return floor4((self.budget_gib - exact(ESTIMATES["cuda_context_gib"])) / self.card_gib)
+        budget = self.budget_gib if slice_gib is None else exact(ESTIMATES["usable_memory_share"]) * slice_gib
+        return floor4((budget - exact(ESTIMATES["cuda_context_gib"])) / (slice_gib or self.card_gib))
 
     def needed_gib(self, tokens: int) -> Fraction:
         return self.weights_gib + self.activations_gib(tokens) + exact(ESTIMATES["cuda_context_gib"])
@@ -102,6 +105,24 @@ class Model:
 
     def fits_in_time(self, tokens: int) -> bool:
         return exact(self.batch_wait_ms) + self.estimated_ms(tokens) < self.latency_objective_ms
+
+    # -- load
+    @property
+    def typical_texts(self) -> int:
+        return max(1, min(self.max_batch_size, self.max_batch_tokens // ESTIMATES["text_tokens"]))
+
+    def typical_ms(self, computing: Fraction | None = None) -> Fraction:
+        """Of a batch and of the work for its requests, on this part of the card's computing; in whole atto-seconds."""
+        texts = self.typical_texts
+        alone = self.estimated_ms(0)
+        on_card = self.estimated_ms(texts * ESTIMATES["text_tokens"]) - alone
+        on_card /= computing or self.num_gpus or 1
+        return alone + texts * exact(ESTIMATES["request_ms"]) + Fraction(math.ceil(on_card * 10**15), 10**15)
+
+    def needed_replicas(self, expected_rps: float, parts: int, computing: Fraction | None = None) -> int:
+        """For one of `parts` parts of the load."""
+        planned_rps = self.typical_texts / (self.typical_ms(computing) / 1000) * exact(ESTIMATES["target_utilisation"])
+        return max(1, math.ceil(exact(expected_rps) / parts / planned_rps))
 
     # -- the verdict
     @property
@@ -146,16 +167,78 @@ class Model:
     # -- what the templates are given
     def resolved(self) -> dict[str, Any]:
         queue = max(64, 4 * self.max_batch_size)
-        fraction = self.gpu_memory_fraction
         return {
             "gpu_share": float(self.num_gpus),
             "replicas_per_gpu": self.replicas_per_gpu,
-            "gpu_memory_fraction": None if fraction is None else float(fraction),
             "max_queue_length": queue,
             "max_ongoing_requests": queue + 2 * self.max_batch_size,
             "target_ongoing_requests": self.max_batch_size,
             "estimated_batch_ms": float(Fraction(math.ceil(self.estimated_ms(self.max_batch_tokens) * 100), 100)),
         }
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """One model as packing sees it."""
+
+    name: str
+    share: Fraction
+    least: int
+    most: int
+
+
+def dealt(replicas: int, pods: int) -> int:
+    """How many the fullest pod has when replicas are dealt one by one."""
+    hands = [0] * pods
+    for number in range(replicas):
+        hands[number % pods] += 1
+    return max(hands)
+
+
+def least_cards(models: Sequence[Replicas]) -> int | None:
+    """By trial: deal all replicas on one card, on two, on three ... until no card has more than it holds."""
+    if sum(model.share for model in models) > 1:
+        return None
+    cards = 2 if any(model.least > 1 for model in models) else 1
+    while sum(dealt(model.most, cards) * model.share for model in models) > 1:
+        cards += 1
+    return cards
+
+
+def pods_for(models: Sequence[Replicas], cards: int, replicas: Mapping[str, int]) -> int:
+    """By trial: the fewest pods that hold so many of each, two for a model of which two are always on."""
+    pods = 1
+    while any(
+        pods * dealt(model.most, cards) < replicas[model.name] or (model.least > 1 and pods < 2) for model in models
+    ):
+        pods += 1
+    return pods
+
+
+def packed(models: Sequence[Replicas]) -> list[tuple[Replicas, ...]]:
+    """Join, again and again, the two kinds of pod that save most cards, at most before at least, and cost none."""
+    replicas = {model.name: model.least for model in models}
+    kinds: list[tuple[Replicas, ...]] = [(model,) for model in models]
+
+    def cards(*kinds: tuple[Replicas, ...]) -> tuple[int, int]:
+        most = [least_cards(kind) or 10**9 for kind in kinds]
+        least = [
+            pods_for(kind, number, replicas) if number < 10**9 else 0 for kind, number in zip(kinds, most, strict=True)
+        ]
+        return sum(most), sum(least)
+
+    while True:
+        joins = []
+        for one, other in itertools.combinations(kinds, 2):
+            saved = tuple(
+                apart - together for apart, together in zip(cards(one, other), cards(one + other), strict=True)
+            )
+            if min(saved) >= 0 and max(saved) > 0:
+                joins.append((saved, one, other))
+        if not joins:
+            return kinds
+        _, one, other = max(joins, key=lambda join: join[0])
+        kinds = [one + other if kind == one else kind for kind in kinds if kind != other]
 
 
 def request_timeout_s(latency_objective_ms: int) -> int:

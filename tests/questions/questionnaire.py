@@ -19,7 +19,12 @@ QUESTIONS: dict[str, Any] = {
 }
 TABLES = {
     name: yaml.safe_load((ROOT / "extensions" / file).read_text())
-    for name, file in (("gpu_table", "gpus.yml"), ("task_table", "tasks.yml"), ("estimates", "estimates.yml"))
+    for name, file in (
+        ("gpu_table", "gpus.yml"),
+        ("task_table", "tasks.yml"),
+        ("estimates", "estimates.yml"),
+        ("prices", "prices.yml"),
+    )
 }
 COMPUTED = [key for key, question in QUESTIONS.items() if question.get("when") is False]
 ASKED = [key for key in QUESTIONS if key not in COMPUTED]

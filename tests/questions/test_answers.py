@@ -8,6 +8,9 @@ import pytest
 import yaml
 from questionnaire import ASKED, COMPUTED, QUESTIONS, ROOT, TABLES, Questionnaire
 
+from tests.variants import AXES
+
+L4 = {"gpu_type": "l4"}
 TOXICITY = {
     "name": "toxicity",
     "task": "text-classification",
@@ -46,7 +49,6 @@ def test_the_defaults_are_a_small_embedding_model_on_cpu_in_a_container(question
         "parameters_millions": 23,
         "gpu_share": 0.0,
         "replicas_per_gpu": 0,
-        "gpu_memory_fraction": None,
         "max_batch_size": 32,
         "max_batch_tokens": 2048,
         "batch_wait_ms": 0,
@@ -111,9 +113,62 @@ def test_the_serving_mode_is_worked_out(questionnaire: Questionnaire, data: dict
 
 
 def test_a_shared_card_is_divided_rounding_down(questionnaire: Questionnaire) -> None:
-    (model,) = questionnaire.answers(gpu_type="l4", model_gpu_share=0.33339)["models"]
+    answers = questionnaire.answers(gpu_type="l4", model_gpu_share=0.33339)
+    (model,) = answers["models"]
     assert (model["gpu_share"], model["replicas_per_gpu"]) == (0.3333, 3)
-    assert model["gpu_memory_fraction"] == 0.2726  # 0.9 x 0.3333 - 0.6 / 22, cut at four decimals
+    fact = answers["plan"]["models"]["minilm"]
+    assert fact["num_gpus"] == 0.3333
+    assert fact["gpu_memory_fraction"] == 0.2726  # 0.9 x 0.3333 - 0.6 / 22, cut at four decimals
+
+
+@pytest.mark.parametrize(
+    ("data", "sharing"),
+    [
+        ({}, "exclusive"),
+        (L4, "exclusive"),
+        (L4 | {"model_gpu_share": 0.5}, "ray-fraction"),
+        (L4 | {"more_models": [TOXICITY]}, "exclusive"),
+        (L4 | {"more_models": [TOXICITY | {"gpu_share": 0.5}]}, "ray-fraction"),
+        (L4 | {"more_models": [TOXICITY | {"gpu_share": 0, "dtype": "float32"}]}, "exclusive"),
+    ],
+)
+def test_cards_are_shared_by_rays_count_where_a_share_is_below_one(
+    questionnaire: Questionnaire, data: dict[str, Any], sharing: str
+) -> None:
+    assert questionnaire.answers(**data)["gpu_sharing"] == sharing
+
+
+@pytest.mark.parametrize(
+    ("sharing", "answers"), [(sharing, AXES["gpu_sharing"][sharing]) for sharing in AXES["gpu_sharing"]]
+)
+def test_each_way_to_share_cards_is_taken(questionnaire: Questionnaire, sharing: str, answers: dict[str, Any]) -> None:
+    given = questionnaire.answers(**answers)
+    assert given["gpu_sharing"] == sharing
+    assert given["mig_profile"] == ("1g.20gb" if sharing == "mig" else "")
+
+
+def test_the_plan_of_the_defaults_is_one_process_that_may_become_two(questionnaire: Questionnaire) -> None:
+    plan = questionnaire.answers()["plan"]
+    (group,) = plan["groups"]
+    assert group == {
+        "name": "service",
+        "gpu": False,
+        "slots": {"minilm": 1},
+        "cpus": 1,
+        "num_cpus": 1,
+        "memory_gib": 3,
+        "min_pods": 1,
+        "expected_pods": 1,
+        "max_pods": 2,
+    }
+    assert plan["models"]["minilm"] == {
+        "num_gpus": 0,
+        "gpu_memory_gib": None,
+        "gpu_memory_fraction": None,
+        "replica_rps": 61.6,  # 32 texts of 64 tokens in 487.45 ms, and 32 ms beside
+        "needed_replicas": 1,
+    }
+    assert plan["cards_max"] == 0
 
 
 def test_values_given_on_the_command_line_arrive_as_text(questionnaire: Questionnaire) -> None:

@@ -125,7 +125,9 @@ def test_replicas_on_one_card_take_less_than_the_card(render_macro: Render, mode
     assume(model.accepted and model.num_gpus)
     resolved = json.loads(render_macro(RESOLVED, entry=entry(model), **site(model)))
     context = Fraction(str(ESTIMATES["cuda_context_gib"]))
-    each = Fraction(str(resolved["gpu_memory_fraction"])) * model.card_gib + context
+    fraction = Fraction(render_macro("{{ plans.gpu_memory_fraction(model) }}", model=resolved, **site(model)))
+    assert fraction == model.gpu_memory_fraction()
+    each = fraction * model.card_gib + context
     assert resolved["replicas_per_gpu"] * each <= Fraction(9, 10) * model.card_gib
     needed = model.weights_gib + model.activations_gib(model.max_batch_tokens) + context
     assert each >= needed - model.card_gib / 10_000  # the fraction is cut at four decimals

@@ -11,6 +11,9 @@ from tests.variants import AXES
 
 L4 = {"gpu_type": "l4"}
 OK = {"name": "tox", "source": "./w", "revision": "v1"}
+CLASSIFIES = {"task": "text-classification"}
+HALF = L4 | {"model_gpu_share": 0.5}
+MIG = {"gpu_type": "a100-80gb", "model_gpu_share": 0.2, "gpu_sharing": "mig"}
 SELF_HOSTED = AXES["vector_db"]["qdrant_self_hosted"]
 DNS = "use lower-case letters, digits and -"
 COMMIT = "Give the full 40-digit commit"
@@ -191,6 +194,79 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "Choose ray",
     ),
     ({"serving": "lambda"}, "'lambda'", "not in ['container', 'ray']"),
+    (
+        {"expected_rps": 250, "model_max_replicas": 2},
+        "model_max_replicas is 2: expected_rps 250 needs 7 replicas, as one is estimated to answer 61.6 requests/s",
+        "give --data model_max_replicas=7, or lower expected_rps",
+    ),
+    (
+        {"expected_rps": 250, "more_models": [OK | {"max_replicas": 2}]},
+        "more_models entry 1 ('tox'), max_replicas is 2: expected_rps 250 / 2 models needs 4 replicas",
+        "give it max_replicas: 4, or lower expected_rps",
+    ),
+    (
+        {"expected_rps": 100000},
+        "model_max_replicas is 1000: expected_rps 100000 needs 2706 replicas",
+        "choose a gpu_type or a smaller model, as a model may have 1000 replicas at most, or lower expected_rps",
+    ),
+    (
+        L4 | {"expected_rps": 10**6},
+        "model_max_replicas is 1000: expected_rps 1000000 needs 2219 replicas",
+        "choose a larger gpu_type or a smaller model",
+    ),
+    (
+        {"vector_db": "pinecone", "expected_rps": 100, "model_max_replicas": 2, "more_models": [OK | CLASSIFIES]},
+        "model_max_replicas is 2: expected_rps 100 needs 3 replicas",
+        "give --data model_max_replicas=3",
+    ),
+    (L4 | {"gpu_sharing": "kai"}, "'kai'", "not in ['exclusive', 'dra']"),
+    (
+        HALF | {"gpu_sharing": "exclusive"},
+        "but minilm has gpu_share 0.5",
+        "Choose ray-fraction, or give model_gpu_share 1",
+    ),
+    (
+        L4 | {"gpu_sharing": "exclusive", "more_models": [OK | {"gpu_share": 0.5}]},
+        "but tox has gpu_share 0.5",
+        "or give its gpu_share in more_models 1",
+    ),
+    (
+        L4 | {"gpu_sharing": "ray-fraction"},
+        "gpu_sharing is 'ray-fraction': serving is 'container'",
+        "Choose exclusive or dra",
+    ),
+    ({"gpu_sharing": "mps"}, "gpu_sharing is 'mps': no model has a gpu_share above 0", "leave it out"),
+    (L4 | {"gpu_sharing": "mps"}, "gpu_sharing is 'mps': serving is 'container'", "or serving ray"),
+    (
+        HALF | {"gpu_sharing": "mps", "more_models": [OK | {"gpu_share": 0.25}]},
+        "minilm has gpu_share 0.5 and tox 0.25",
+        "Give both the same, or choose ray-fraction",
+    ),
+    (
+        L4 | {"model_gpu_share": 0.3, "gpu_sharing": "time-slice"},
+        "gpu_sharing is 'time-slice': it divides a card into equal parts, but 1 / gpu_share 0.3 (minilm) is no whole",
+        "Give model_gpu_share 0.3333 (3 on a card) or 0.25 (4)",
+    ),
+    (
+        L4 | {"serving": "ray", "gpu_sharing": "mps"},
+        "into two parts or more, but minilm has gpu_share 1.0",
+        "or give model_gpu_share 0.5 or less",
+    ),
+    (HALF | {"gpu_sharing": "mig"}, "gpu_type l4 cannot be divided by MIG", "a100-40gb or a100-80gb or h100-80gb"),
+    (HALF | {"gpu_type": "t4", "gpu_sharing": "mig"}, "gpu_type t4 cannot", "Choose ray-fraction, mps or time-slice"),
+    (HALF | {"gpu_type": "a10g", "gpu_sharing": "mig"}, "gpu_type a10g cannot", "or the gpu_type a100-40gb"),
+    (MIG | {"mig_profile": "1g.5gb"}, "gpu_type a100-80gb has no such slices", "choose one of 1g.10gb, 1g.20gb"),
+    (MIG | {"mig_profile": ""}, "mig_profile is ''", "choose one of 1g.10gb"),
+    (
+        MIG | {"mig_profile": "1g.10gb"},
+        "a process sees 9.5 GiB of it, but minilm has gpu_share 0.2, which is 15.82 GiB of gpu_type a100-80gb",
+        "choose 1g.20gb, or lower model_gpu_share to at most 0.1201",
+    ),
+    (
+        MIG | {"mig_profile": "1g.20gb", "expected_rps": 15000, "model_max_replicas": 36},
+        "it has 1/7 of the card to compute with, and minilm max_replicas 36. expected_rps 15000 needs 37 replicas",
+        "choose 2g.20gb, or raise max_replicas",
+    ),
 ]
 
 

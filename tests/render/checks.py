@@ -158,7 +158,7 @@ def join(renders: dict[str, Path], target: Path) -> Path:
     """
     seen: dict[str, list[str]] = {}
     for folder in renders.values():
-        for path, text in texts_of(folder, "service/*.py", "jobs/*.py"):
+        for path, text in texts_of(folder, "service/*.py", "jobs/*.py", "deploy/*.py"):
             contents = seen.setdefault(path, [])
             if text not in contents:
                 contents.append(text)
@@ -176,8 +176,12 @@ def mypy(folder: Path) -> Faults:
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        packages = [name for name in ("service", "jobs") if (folder / name).exists()]
+        packages = [name for name in ("service", "jobs", "deploy") if (folder / name).exists()]
         return tool(folder, "mypy", "--cache-dir", str(cache), "--no-error-summary", *packages)
+
+
+# Packages of a render that others import from.
+OURS = ("service", "jobs", "deploy", "tests")
 
 
 def imports_of(folder: Path, *patterns: str) -> Iterator[tuple[str, str]]:
@@ -221,9 +225,9 @@ def resolves(folder: Path, dotted: str) -> bool:
 
 def modules_that_are_not_there(folder: Path) -> Faults:
     """Imports, `python -m`, and Serve's import_path must lead to a module of this render."""
-    named = [(path, name) for path, name in imports_of(folder, "*.py") if name.split(".")[0] in ("service", "tests")]
+    named = [(path, name) for path, name in imports_of(folder, "*.py") if name.split(".")[0] in OURS]
     for path, text in texts_of(folder):
-        named += [(path, name) for name in re.findall(r"-m[\s\",]+(service[\w.]+)", text)]
+        named += [(path, name) for name in re.findall(r"-m[\s\",]+((?:service|deploy)[\w.]+)", text)]
         named += [(path, name.replace(":", ".")) for name in re.findall(r"import_path: ([\w.:]+)", text)]
     return [f"{path}: leads to {name}, which is not there" for path, name in named if not resolves(folder, name)]
 
@@ -276,16 +280,15 @@ def name_of(requirement: Requirement) -> str:
 def imported(folder: Path, pattern: str) -> dict[str, str]:
     """Imported package that is neither ours nor Python's -> a file that imports it."""
     names = {name.split(".")[0]: path for path, name in imports_of(folder, pattern)}
-    return {
-        name: path for name, path in names.items() if name not in {*sys.stdlib_module_names, "service", "jobs", "tests"}
-    }
+    return {name: path for name, path in names.items() if name not in {*sys.stdlib_module_names, *OURS}}
 
 
 def undeclared_or_unused(folder: Path) -> Faults:
     run, dev = ({name_of(requirement) for requirement in part} for part in declared(folder))
     faults = []
     used: dict[str, set[str]] = {}
-    for pattern, allowed in (("service/*.py", run), ("jobs/*.py", run), ("tests/*.py", run | dev)):
+    development = ("deploy/*.py", "tests/*.py")
+    for pattern, allowed in (("service/*.py", run), ("jobs/*.py", run), *((each, run | dev) for each in development)):
         used[pattern] = set()
         for name, path in imported(folder, pattern).items():
             providers = providers_in(prefix_of(folder)).get(name, set())
@@ -297,7 +300,7 @@ def undeclared_or_unused(folder: Path) -> Faults:
         for name in run - used["service/*.py"] - used["jobs/*.py"]
     ]
     commands = "\n".join(text for _, text in texts_of(folder, "Makefile", ".pre-commit-config.yaml", ".github/*"))
-    for name in dev - used["tests/*.py"]:
+    for name in dev.difference(*(used[pattern] for pattern in development)):
         if name.startswith("types-"):
             is_used = name.removeprefix("types-") in run | dev
         else:
@@ -353,16 +356,16 @@ def constraints(folder: Path) -> Faults:
 
 
 def one_version_of_ray(folder: Path) -> Faults:
-    """pyproject.toml, constraints.txt and the image hold one value, and a container holds none."""
+    """pyproject.toml, constraints.txt and so the image hold one value, and a container holds none."""
     found = {
         **{f"pyproject.toml {r}": str(r.specifier) for r in declared(folder)[0] if r.name == "ray"},
         **{f"constraints.txt {name}": f"=={version}" for name, version in pins_of(folder).items() if name == "ray"},
         **{
-            f"deploy/Dockerfile {tag}": f"=={tag}"
-            for tag in re.findall(r"^FROM rayproject/ray:([\d.]+)", (folder / "deploy/Dockerfile").read_text(), re.M)
+            f"deploy/Dockerfile {version}": f"=={version}"
+            for version in re.findall(r"\bray\S*(?:==|:)([\d.]+)", (folder / "deploy/Dockerfile").read_text())
         },
     }
-    expected = 3 if (folder / "config/serve.yaml").exists() else 0
+    expected = 2 if (folder / "config/serve.yaml").exists() else 0
     return [] if len(found) == expected and len(set(found.values())) <= 1 else [f"Ray's version: {found}"]
 
 
@@ -419,11 +422,16 @@ def dockerfile(folder: Path) -> Faults:
     """hadolint, and what it does not know: what is copied is there, and is not left out of the build context."""
     text = (folder / "deploy/Dockerfile").read_text()
     sent = {line[1:] for line in (folder / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    answers = load_yaml((folder / ".copier-answers.yml").read_text())
+    weights = {
+        answers["model_source"],
+        *(model["source"] for model in answers["more_models"]),
+    }  # the team puts them there
     faults = [
         f"deploy/Dockerfile: copies {source}, which is not sent to the build"
         for line in re.findall(r"^COPY (?!--from)(.*) \S+$", text, re.M)
         for source in re.sub(r"--\S+ ", "", line).split()
-        if source not in sent or not (folder / source).exists()
+        if source not in sent or not ((folder / source).exists() or f"./{source}" in weights)
     ]
     if not re.search(r"^USER (?!root|0)\S+", text.rsplit("\nFROM ", 1)[-1], re.M):
         faults.append("deploy/Dockerfile: runs as root")

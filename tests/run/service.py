@@ -20,6 +20,7 @@ from dotenv import dotenv_values
 from tests.store import free_port
 
 READY_S = 240
+SLOTS = ("minilm", "second-model", "light", *(f"{tag}-{number}" for tag in ("half", "many") for number in range(5)))
 STOP_S = 60
 
 
@@ -140,6 +141,8 @@ class RayHead:
                 str(free_port()),
             ),
             *("--dashboard-agent-listen-port", str(free_port())),
+            # The places that worker pods of a service with several models advertise, for the names that tests use.
+            *("--resources", json.dumps({f"slot-{name}": 100 for name in SLOTS})),
         ]
         switches = {name: value or "" for name, value in dotenv_values(ray_env).items()}
         first = free_port()

@@ -10,6 +10,8 @@ import httpx
 import pytest
 import yaml
 
+from tests.manifests.built import build, environments, read
+from tests.rendering import recorded_answers
 from tests.run.conftest import Render
 from tests.run.service import RayHead, container, feature_store, predictions_of_the_plain_class, run_contract
 from tests.variants import RUN
@@ -37,7 +39,15 @@ def started(folder: Path, request: pytest.FixtureRequest, env: dict[str, str]) -
         head: RayHead = request.getfixturevalue(
             "feast_ray_head" if (folder / "service/runtime/features_feast.py").exists() else "ray_head"
         )
-        yield head.deploy(folder, env=env)
+        yield head.deploy(folder, config=config_in_the_cluster(folder), env=env)
+
+
+def config_in_the_cluster(folder: Path) -> dict[str, Any]:
+    """The Serve config inside the RayService of every overlay, as it would be applied."""
+    name = f"RayService/{recorded_answers(folder)['service_name']}"
+    texts = {read(build(folder, each))[name]["spec"]["serveConfigV2"] for each in environments(folder)}
+    assert texts == {(folder / "config/serve.yaml").read_text()}
+    return dict(yaml.safe_load(texts.pop()))
 
 
 def close(one: Any, other: Any, tolerance: float) -> bool:

@@ -21,6 +21,7 @@ MARKED = (
     *(
         ".py",
         ".py.jinja",
+        ".json",
         ".jsonl.jinja",
         ".json.jinja",
         ".md",

@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 
 from tests.rendering import compiled_once, files_of, render
-from tests.variants import AXES, ROOT, RUN, choices_of
+from tests.variants import AXES, ROOT, RUN, Answers, choices_of
 
 PATHS = Path(__file__).parent / "paths.txt"
 
@@ -29,6 +29,13 @@ def test_no_path_of_a_service_disappears_without_a_way_for_its_users(template: P
             answers = {"serving": serving, **database, **AXES["models"]["two"]}
             rendered |= set(files_of(render(template, tmp_path / f"{serving}-{label}-search", answers)))
         rendered |= set(files_of(render(template, tmp_path / "gpu", RUN["ray-shared-gpu"])))
+        cluster: tuple[Answers, ...] = (
+            {"features": "redis", "vector_db": "pinecone", "head_fault_tolerance": True, "ingress": "gateway"},
+            {"gpu_type": "l4", "gpu_sharing": "dra", "weights": "cache", "ingress": "ingress"},
+        )
+        for number, some in enumerate(cluster):
+            answers = {**some, "serving": "ray", "secrets": "external", "gitops": ["argocd", "flux"][number]}
+            rendered |= set(files_of(render(template, tmp_path / f"kubernetes-{number}", answers)))
     lost, new = sorted(here - rendered), sorted(rendered - here)
     assert not lost, (
         f"{lost} would vanish from services at their next update, with every edit that a team made there. Keep the "

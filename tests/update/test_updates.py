@@ -113,6 +113,35 @@ def test_a_new_model_brings_its_files_and_touches_no_other_of_the_team(
     assert "name: second-model" in (folder / "config/service.yaml").read_text()
 
 
+def test_a_load_that_a_model_cannot_carry_is_refused_and_the_model_is_not_dropped(
+    releases: Path, tmp_path: Path
+) -> None:
+    """Of a recorded answer that is refused at its own question, an update takes the default: no further models."""
+    folder = services.service(releases, tmp_path / "service", more_models=[{**SECOND, "max_replicas": 2}])
+    with pytest.raises(
+        ValueError, match=r"more_models entry 1 \('second-model'\), max_replicas is 2: expected_rps 200 / 2"
+    ):
+        services.update(folder, expected_rps=200, model_max_replicas=9)
+    assert status(folder) == {}
+    services.update(folder, expected_rps=200, model_max_replicas=9, more_models=[{**SECOND, "max_replicas": 9}])
+    assert "name: second-model" in (folder / "config/serve.yaml").read_text()
+
+
+def test_a_promise_that_a_recorded_model_cannot_keep_is_refused_and_the_model_is_not_dropped(
+    releases: Path, tmp_path: Path
+) -> None:
+    slow = {**SECOND, "max_batch_size": 1, "max_batch_tokens": 1500}
+    folder = services.service(releases, tmp_path / "service", model_max_batch_tokens=1500, more_models=[slow])
+    with pytest.raises(ValueError, match=r"model_max_batch_tokens is 1500: .* not under latency_objective_ms 200"):
+        services.update(folder, latency_objective_ms=200)
+    first: dict[str, Any] = {"model_max_batch_tokens": 256, "model_max_batch_size": 8}
+    with pytest.raises(ValueError, match=r"more_models entry 1 .*, max_batch_tokens is 1500"):
+        services.update(folder, latency_objective_ms=200, **first)
+    assert status(folder) == {}
+    services.update(folder, latency_objective_ms=200, **first, more_models=[{**slow, "max_batch_tokens": 256}])
+    assert "name: second-model" in (folder / "config/serve.yaml").read_text()
+
+
 def test_a_model_that_leaves_the_answers_leaves_its_code_to_the_team(
     answers: dict[str, Any], releases: Path, tmp_path: Path
 ) -> None:
@@ -254,7 +283,9 @@ def test_a_service_that_gives_up_feast_works_with_redis_and_its_team_is_told_wha
     services.update(folder, OLD, features="redis")
     told = (folder / "FEAST-LEFTOVERS.md").read_text()
     assert all(
-        path.startswith(("README", "service/models/", "tests/models/")) or path.split("/")[0] in told for path in before
+        path.startswith(("README", "deploy/overlays/", "service/models/", "tests/models/"))
+        or path.split("/")[0] in told
+        for path in before
     )
     assert {path: contents(folder)[path] for path in before} == before
     left = [path for path in contents(folder) if "feast" in path or path.startswith(("jobs/build", "jobs/mat"))]

@@ -21,6 +21,13 @@ from dotenv import dotenv_values
 STARTUP_S = 300
 
 
+def most_replicas(deployment: dict[str, Any]) -> int:
+    """The replicas of a deployment at most, those included that an update starts before it stops others."""
+    replicas: int = deployment["autoscaling_config"]["max_replicas"]
+    surge_percent: float = deployment["max_surge_percent"]
+    return replicas + math.ceil(replicas * surge_percent / 100)
+
+
 def logical_gpus(config: dict[str, Any]) -> int:
     """Whole GPUs that hold every deployment's highest replica count, packed as Ray packs them."""
     total = 0
@@ -28,18 +35,27 @@ def logical_gpus(config: dict[str, Any]) -> int:
         for deployment in application["deployments"]:
             share = deployment["ray_actor_options"].get("num_gpus", 0)
             if share:
-                replicas = deployment["autoscaling_config"]["max_replicas"]
-                total += math.ceil(replicas / math.floor(1 / share))
+                total += math.ceil(most_replicas(deployment) / math.floor(1 / share))
     return total
 
 
 def logical_cpus(config: dict[str, Any]) -> int:
     """CPUs for every deployment's highest replica count."""
     return sum(
-        math.ceil(deployment["ray_actor_options"]["num_cpus"] * deployment["autoscaling_config"]["max_replicas"])
+        math.ceil(deployment["ray_actor_options"]["num_cpus"] * most_replicas(deployment))
         for application in config["applications"]
         for deployment in application["deployments"]
     )
+
+
+def places(config: dict[str, Any]) -> dict[str, float]:
+    """Custom resources for the most replicas of every deployment, such as `slot-<model>` of the capacity plan."""
+    found: dict[str, float] = {}
+    for application in config["applications"]:
+        for deployment in application["deployments"]:
+            for name, amount in deployment["ray_actor_options"].get("resources", {}).items():
+                found[name] = found.get(name, 0) + amount * most_replicas(deployment)
+    return found
 
 
 def can_listen(port: int) -> bool:
@@ -120,6 +136,7 @@ def main() -> None:
             address="local",
             num_cpus=logical_cpus(config) + 1,
             num_gpus=logical_gpus(config),
+            resources=places(config),
             include_dashboard=True,
             dashboard_host="127.0.0.1",
             dashboard_port=options.dashboard_port or free_port(),
