@@ -140,7 +140,7 @@ class Desk:
             text=True,
             start_new_session=True,  # so that a signal reaches it alone, and not its children
             # What is started in the background ignores the signal of Ctrl-C, and so do its children.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 no threads here
         ) as process:
             try:
                 yield process
