@@ -1,4 +1,4 @@
-"""Back up the vector database to object storage: `python -m jobs.backup_qdrant s3://BUCKET/SERVICE`.
+"""Back up the vector database to object storage: `python -m jobs.backup_qdrant --bucket s3://BUCKET/SERVICE/NAMESPACE`.
 
 A snapshot of Qdrant holds what one node has of one collection, so every node is asked for every collection. A snapshot
 goes to the bucket in pieces, is compared by size and checksum, and is deleted on the node. When all are there, the

@@ -116,7 +116,7 @@ class Bucket:
         """Raises ValueError with the remedy."""
         parts = urlsplit(address)
         if parts.scheme != "s3" or not parts.netloc or not parts.path.strip("/"):
-            raise ValueError(f"{address!r} is no place for backups: give s3://BUCKET/SERVICE")
+            raise ValueError(f"{address!r} is no place for backups: give s3://BUCKET/SERVICE/NAMESPACE")
         self.name, self.prefix = parts.netloc, f"{parts.path.strip('/')}/"
         retries = {"max_attempts": 3, "mode": "standard"}
         self.client = boto3.client("s3", config=Config(connect_timeout=10, read_timeout=60, retries=retries))
@@ -163,7 +163,7 @@ def quoted(name: str) -> str:
 
 def options_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The options of a job, with those that both jobs have: `bucket` is a Bucket, `pods` are Pods."""
-    parser.add_argument("bucket", help="where backups lie, s3://BUCKET/SERVICE")
+    parser.add_argument("--bucket", required=True, help="where backups lie, s3://BUCKET/SERVICE/NAMESPACE")
     parser.add_argument(
         "--pods", nargs="+", default=PODS, metavar="URL", help="every node, by number (default: of this namespace)"
     )

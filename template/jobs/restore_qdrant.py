@@ -1,4 +1,4 @@
-"""List backups of the vector database, or restore one: `python -m jobs.restore_qdrant s3://BUCKET/SERVICE`.
+"""List backups of the vector database, or restore one: `python -m jobs.restore_qdrant --bucket s3://BUCKET/SERVICE/NAMESPACE`.
 
 `--backup NAME`, or `newest`, restores that backup: every node gets back its part of every collection, then the aliases
 are set, then the documents are counted. A backup that is not complete is refused, and so are collections that are there

@@ -127,7 +127,7 @@ class Jobs:
     def __call__(
         self, job: str, cluster: Cluster, *options: str, address: str = ADDRESS, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", f"jobs.{job}_qdrant", address, *options]
+        command = [sys.executable, "-m", f"jobs.{job}_qdrant", f"--bucket={address}", *options]
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "VECTOR_DB_"))}
         return subprocess.run(
             [*command, "--pods", *(node.url for node in cluster.nodes)],
@@ -288,7 +288,7 @@ def test_a_bucket_that_is_not_there_is_told_before_a_snapshot_is_made(run: Jobs,
 def test_an_address_that_is_none_is_refused(run: Jobs, cluster: Cluster, address: str) -> None:
     done = run("backup", cluster, address=address)
     assert done.returncode == 2
-    assert "is no place for backups: give s3://BUCKET/SERVICE" in last_line(done)
+    assert "is no place for backups: give s3://BUCKET/SERVICE/NAMESPACE" in last_line(done)
 
 
 OLD = [f"2026010{day}T021700Z" for day in range(1, 6)]

@@ -35,7 +35,7 @@ KINDS = {
         "services": "Service",
     },
     "apps/v1": {"deployments": "Deployment", "replicasets": "ReplicaSet"},
-    "ray.io/v1": {"rayclusters": "RayCluster", "rayservices": "RayService"},
+    "ray.io/v1": {"rayclusters": "RayCluster", "rayjobs": "RayJob", "rayservices": "RayService"},
     "autoscaling/v2": {"horizontalpodautoscalers": "HorizontalPodAutoscaler"},
     "batch/v1": {"cronjobs": "CronJob", "jobs": "Job"},
     "monitoring.coreos.com/v1": {"podmonitors": "PodMonitor", "prometheusrules": "PrometheusRule"},

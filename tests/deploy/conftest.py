@@ -22,7 +22,7 @@ import yaml
 
 from tests.deploy.api import Api, Object, running
 from tests.rendering import compiled_once, render
-from tests.variants import choices_of
+from tests.variants import AXES, choices_of
 
 NAME = "text-service"
 IMAGE = f"registry.example.com/{NAME}@sha256:{'1' * 64}"
@@ -123,6 +123,24 @@ class Desk:
             self.command("--timeout-s", str(timeout_s), *options),
             cwd=self.folder,
             env={**self.environment, **(more or {})},
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def make(self, *words: str, options: str = "") -> subprocess.CompletedProcess[str]:
+        """`make`, with an environment that is installed. options: added to each command of its Python."""
+        python = self.folder / ".venv/bin/python"
+        python.parent.mkdir(parents=True, exist_ok=True)
+        python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@" {options}\n')
+        python.chmod(0o755)
+        (self.folder / ".venv/.installed").touch()
+        of_the_shell = dict.fromkeys(("ENV", "CONTEXT", "ARGS"), "of-the-shell")
+        return subprocess.run(
+            ["make", *words],
+            cwd=self.folder,
+            env={**self.environment, **of_the_shell},
             check=False,
             capture_output=True,
             text=True,
@@ -249,12 +267,13 @@ def rolled(
 
 @pytest.fixture(scope="session")
 def renders(template: Path, made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
-    """One service of each serving mode."""
+    """One service of each serving mode, with jobs."""
 
     def make(folder: Path) -> None:
         with compiled_once():
             for serving in choices_of("serving"):
-                render(template, folder / serving, {"serving": serving, "service_name": NAME})
+                answers = {"serving": serving, "service_name": NAME, **AXES["vector_db"]["qdrant_self_hosted"]}
+                render(template, folder / serving, answers)
 
     return made_once("deployed", make)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -180,39 +179,20 @@ def test_an_object_that_the_api_server_finds_faulty(ray: Desk) -> None:
 # ---- make: the variables -----------------------------------------------------------------------------------------
 
 
-def make(desk: Desk, *words: str) -> subprocess.CompletedProcess[str]:
-    """`make`, with an environment that is installed."""
-    python = desk.folder / ".venv/bin/python"
-    if not python.exists():
-        python.parent.mkdir(parents=True)
-        python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@" --poll-s 0.02\n')
-        python.chmod(0o755)
-        (desk.folder / ".venv/.installed").touch()
-    return subprocess.run(
-        ["make", *words],
-        cwd=desk.folder,
-        env={**desk.environment, "ENV": "of-the-shell", "CONTEXT": "of-the-shell"},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 def test_make_deploy_and_make_rollback_take_environment_context_timeout_and_force(plain: Desk) -> None:
     plain.overlay("production")
     plain.api.turns = [rolled(2, 2)]
     plain.api.owners["deployments", "text", NAME] = {"replicas": "somebody"}
-    done = make(plain, "deploy", "ENV=production", "CONTEXT=cloud-production", "FORCE=1")
+    done = plain.make("deploy", "ENV=production", "CONTEXT=cloud-production", "FORCE=1", options="--poll-s 0.02")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("context cloud-production, namespace text\n")
     plain.overlay("production", IMAGE.replace("1" * 64, "2" * 64))
     plain.api.turns = [rolled(1, 1)]
-    done = make(plain, "deploy", "ENV=production", "CONTEXT=cloud-production", "TIMEOUT_S=0.3")
+    done = plain.make("deploy", "ENV=production", "CONTEXT=cloud-production", "TIMEOUT_S=0.3", options="--poll-s 0.02")
     assert "not ready, after 0 s (TIMEOUT_S)" in done.stderr
     assert "back to what ran before: make rollback ENV=production CONTEXT=cloud-production\n" in done.stderr
     plain.api.turns = [rolled(2, 2)]
-    done = make(plain, "rollback", "ENV=production", "CONTEXT=cloud-production")
+    done = plain.make("rollback", "ENV=production", "CONTEXT=cloud-production", options="--poll-s 0.02")
     assert done.returncode == 0, done.stderr
     assert "back to deploy 1 of " in done.stdout
 
@@ -220,7 +200,7 @@ def test_make_deploy_and_make_rollback_take_environment_context_timeout_and_forc
 def test_make_deploy_alone_is_for_the_laptop_whatever_the_shell_has(plain: Desk) -> None:
     plain.overlay("local")
     plain.context("cloud-production")
-    done = make(plain, "deploy")
+    done = plain.make("deploy")
     assert done.returncode == 2
     assert "the context cloud-production is no cluster of kind" in done.stderr
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import json
+import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,7 @@ class Pod:
     where: str
     spec: Object
     labels: dict[str, str]
+    claims: frozenset[str] = frozenset()  # volumes that a StatefulSet makes for each pod
     group: Object | None = None  # of Ray: headGroupSpec or one of workerGroupSpecs
     cluster: Object | None = None  # of Ray: the spec of its cluster
 
@@ -134,7 +137,10 @@ def pods_of(key: str, thing: Object) -> Iterator[Pod]:
         spec = spec["jobTemplate"]["spec"]
     if thing["kind"] in ("CronJob", "DaemonSet", "Deployment", "Job", "StatefulSet"):
         template = spec["template"]
-        yield Pod(key, template["spec"], template["metadata"].get("labels", {}))
+        claims = frozenset(claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates", []))
+        yield Pod(key, template["spec"], template["metadata"].get("labels", {}), claims)
+    if template := spec.get("submitterPodTemplate"):
+        yield Pod(f"{key}, submitter", template["spec"], template["metadata"].get("labels", {}))
     cluster = cluster_of(thing)
     if cluster is not None:
         groups = [("head", "headgroup", cluster["headGroupSpec"])]
@@ -151,7 +157,27 @@ def pods_of(key: str, thing: Object) -> Iterator[Pod]:
             template = group["template"]
             own = template.get("metadata", {}).get("labels", {})
             where = f"{key}, {node}" + (f" {name}" if node == "worker" else "")
-            yield Pod(where, template["spec"], {**added, **own}, group, cluster)
+            yield Pod(where, template["spec"], {**added, **own}, frozenset(), group, cluster)
+
+
+def by_hand(folder: Path) -> Objects:
+    """Every object under deploy/ of a render that is in no overlay, by its path there."""
+    files = sorted(path for pattern in ("jobs/*.yaml", "qdrant/*.yaml") for path in (folder / "deploy").glob(pattern))
+    return {path.relative_to(folder / "deploy").as_posix(): yaml.safe_load(path.read_text()) for path in files}
+
+
+def with_files(overlay: Overlay) -> Overlay:
+    """All that is in a namespace in the end: the overlay, a database of one's own, and each job, as `make job` does."""
+    own = f"{overlay.answers['image_registry']}/{overlay.answers['service_name']}"
+    (image,) = {c["image"] for pod in overlay.pods() for c in pod.containers if re.match(rf"{own}[:@]", c["image"])}
+    objects = dict(overlay.objects)
+    for path, thing in by_hand(overlay.folder).items():
+        placed = json.loads(json.dumps(thing).replace(f'"{own}"', f'"{image}"'))
+        meta = placed["metadata"]
+        meta["namespace"] = f"{overlay.answers['service_name']}-{overlay.environment}"
+        meta["name"] += "-a1b2c3" if path.startswith("jobs/") else ""
+        objects[f"{placed['kind']}/{meta['name']}"] = placed
+    return replace(overlay, objects=objects)
 
 
 def environment_of(container: Object, objects: Objects) -> dict[str, str | None]:

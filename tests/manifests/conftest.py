@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.manifests.built import Overlay, build, environments, read
+from tests.manifests.built import Overlay, build, environments, read, with_files
 from tests.rendering import compiled_once, render
 from tests.variants import AXES, Answers
 
@@ -29,6 +29,7 @@ SAMPLES: dict[str, Answers] = {
     "container": {
         "serving": "container",
         "features": "feast",
+        **AXES["vector_db"]["qdrant_self_hosted"],
         "ingress": "ingress",
         "model_source": "/models/minilm",
     },
@@ -52,7 +53,10 @@ def service(template: Path, made_once: Callable[[str, Callable[[Path], object]],
 def overlays(
     renders: dict[str, Path], made_once: Callable[[str, Callable[[Path], object]], Path]
 ) -> dict[str, Overlay]:
-    """Every overlay of every variant by variant/environment, as kustomize builds it."""
+    """Every overlay of every variant by variant/environment, as kustomize builds it, and what is applied beside it.
+
+    A laptop's cluster gets neither a database of its own nor jobs by hand.
+    """
     names = {f"{name}/{each}": (folder, each) for name, folder in renders.items() for each in environments(folder)}
 
     def make(target: Path) -> None:
@@ -65,9 +69,10 @@ def overlays(
             list(pool.map(write, names))
 
     texts = made_once("overlays", make)
-    return {
+    built = {
         name: Overlay(name, folder, read((texts / f"{name}.yaml").read_text())) for name, (folder, _) in names.items()
     }
+    return {name: each if each.environment == "local" else with_files(each) for name, each in built.items()}
 
 
 @pytest.fixture(scope="session")

@@ -100,13 +100,14 @@ def images(overlay: Overlay) -> Faults:
 
 
 def writable(overlay: Overlay) -> Faults:
-    """Temporary folder and HOME are on a volume that is empty and bounded."""
+    """Temporary folder and HOME of our image are on a volume that is empty, and every such volume is bounded."""
+    own = f"{overlay.answers['image_registry']}/{overlay.answers['service_name']}"
     faults = []
     for where, pod, container in containers(overlay):
         volumes = {volume["name"]: volume for volume in pod.spec.get("volumes", [])}
         mounts = {mount["mountPath"]: volumes.get(mount["name"], {}) for mount in container.get("volumeMounts", [])}
         home = environment_of(container, overlay.objects).get("HOME")
-        for path in ("/tmp", home):
+        for path in ("/tmp", home) if container["image"].startswith((f"{own}:", f"{own}@")) else ():
             if path is None or "emptyDir" not in mounts.get(path, {}):
                 faults.append(f"{where}: {path or 'HOME, which is not set,'} is on no emptyDir")
         faults += [
@@ -159,14 +160,18 @@ def scaling(overlay: Overlay) -> Faults:
 
 
 def labels(overlay: Overlay) -> Faults:
-    """Whoever looks for the service's objects and pods by its name finds all of them."""
+    """Whoever looks for the service's objects and pods by its name finds all of them; a database has its own name."""
     service = overlay.answers["service_name"]
+
+    def name_of(own: dict[str, str]) -> str:
+        return "qdrant" if own.get("app.kubernetes.io/component") == "database" else str(service)
+
     found = {key: thing["metadata"].get("labels") or {} for key, thing in overlay.objects.items()}
-    found |= {pod.where: pod.labels for pod in overlay.pods()}
+    found |= {f"{pod.where}, its pods": pod.labels for pod in overlay.pods()}
     return [
-        f"{where}: its label app.kubernetes.io/name is {own.get('app.kubernetes.io/name')}, not {service}"
+        f"{where}: its label app.kubernetes.io/name is {own.get('app.kubernetes.io/name')}, not {name_of(own)}"
         for where, own in found.items()
-        if own.get("app.kubernetes.io/name") != service
+        if own.get("app.kubernetes.io/name") != name_of(own)
     ]
 
 

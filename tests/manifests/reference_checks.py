@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ def names_that_pods_use(overlay: Overlay) -> Faults:
             if key in kinds:
                 kind, name = kinds[key][0], value[kinds[key][1]]
                 found = overlay.objects.get(f"{kind}/{name}")
+                if name == f"{overlay.answers['service_name']}-documents":  # search-documents.md says how it is made
+                    continue
                 if found is None:
                     faults.append(f"{pod.where}: the {kind} {name} is not there")
                 elif "key" in value and value["key"] not in found.get("data", {}):
@@ -47,7 +50,7 @@ def names_that_pods_use(overlay: Overlay) -> Faults:
         for claim in pod.spec.get("resourceClaims", []):
             if claim["resourceClaimTemplateName"] not in overlay.names("ResourceClaimTemplate"):
                 faults.append(f"{pod.where}: the claim of a card {claim['resourceClaimTemplateName']} is not there")
-        volumes = {volume["name"] for volume in pod.spec.get("volumes", [])}
+        volumes = {volume["name"] for volume in pod.spec.get("volumes", [])} | pod.claims
         mounting = [
             *pod.containers,
             *([pod.cluster.get("autoscalerOptions") or {}] if pod.is_head and pod.cluster else []),
@@ -147,7 +150,7 @@ def secrets(overlay: Overlay) -> Faults:
         if thing["kind"] == "Secret":
             faults.append(f"{where}: a Secret does not belong in a file")
         for key, value in walk(thing):
-            if key == "secretKeyRef":
+            if key in ("secretKeyRef", "credentials") or (key == "secret" and "key" in value):
                 ask(where, value["name"], value["key"])
             elif key == "secretRef":
                 ask(where, value["name"], None)
@@ -177,10 +180,14 @@ def secrets(overlay: Overlay) -> Faults:
 
 
 def role(pod: Pod) -> str:
-    """Head or worker of the service, its server (a container), or a job's pod."""
+    """Head or worker of the service, its server (a container), a node of its database, or a pod of a job.
+
+    A pod of a cluster that indexes, or the one that submits the work there, is "index".
+    """
     if pod.where.startswith("RayService/"):
         return "head" if pod.is_head else "worker"
-    return "server" if pod.where.startswith("Deployment/") else "job"
+    kinds = {"Deployment": "server", "StatefulSet": "database", "RayJob": "index"}
+    return kinds.get(pod.where.partition("/")[0], "job")
 
 
 def selects(selector: Object, labels: dict[str, str]) -> bool:
@@ -215,6 +222,14 @@ MEANT = {
         ("Service", ""): {"server"},
     },
 }
+# The same for what is there with jobs, or with a database of one's own, whose objects have names of their own.
+MEANT_OF_JOBS = {("NetworkPolicy", "-jobs"): {"job"}, ("NetworkPolicy", "-index"): {"index"}}
+MEANT_OF_DATABASE = {
+    ("NetworkPolicy", "qdrant"): {"database"},
+    ("PodDisruptionBudget", "qdrant"): {"database"},
+    ("Service", "qdrant"): {"database"},
+    ("Service", "qdrant-headless"): {"database"},
+}
 KINDS = ("PodDisruptionBudget", "NetworkPolicy", "PodMonitor", "Service")
 
 
@@ -222,14 +237,13 @@ def selectors(overlay: Overlay) -> Faults:
     """Services, budgets, policies and monitors find exactly the pods that they mean; none of these is missing."""
     faults = []
     service = overlay.answers["service_name"]
-    meant = dict(MEANT[overlay.answers["serving"]])
-    if "job" in map(role, overlay.pods()):
-        meant[("NetworkPolicy", "-jobs")] = {"job"}
-    for kind, rest in meant:
-        if f"{kind}/{service}{rest}" not in overlay.objects and not (
-            kind == "PodMonitor" and overlay.environment == "local"  # where there is no Prometheus operator
-        ):
-            faults.append(f"{kind}/{service}{rest}: is missing")
+    roles_here = set(map(role, overlay.pods()))
+    meant = {**MEANT[overlay.answers["serving"]], **MEANT_OF_JOBS, **MEANT_OF_DATABASE}
+    for (kind, rest), who in meant.items():
+        name = rest if rest.startswith("qdrant") else f"{service}{rest}"
+        unmonitored = kind == "PodMonitor" and overlay.environment == "local"  # there is no Prometheus operator
+        if f"{kind}/{name}" not in overlay.objects and who & roles_here and not unmonitored:
+            faults.append(f"{kind}/{name}: is missing")
     for key, thing in overlay.of_kind(*KINDS):
         name = thing["metadata"]["name"].removeprefix(service)
         selector = thing["spec"].get("podSelector", thing["spec"].get("selector", {}))
@@ -411,12 +425,20 @@ def traffic(overlay: Overlay) -> Faults:
     """Port by port: who must get through does, and nobody else."""
     faults = []
     policies = [thing for _, thing in overlay.of_kind("NetworkPolicy")]
-    pods = [pod for pod in overlay.pods() if role(pod) != "job"]
+    pods = [pod for pod in overlay.pods() if role(pod) in ("head", "worker", "server")]
     own = [Caller(pod.where, None, pod.labels) for pod in pods]
-    jobs = [Caller(pod.where, None, pod.labels) for pod in overlay.pods() if role(pod) == "job"]
+    jobs = [
+        Caller(pod.where, None, pod.labels) for pod in overlay.pods() if role(pod) not in ("head", "worker", "server")
+    ]
+    index = {pod.where for pod in overlay.pods() if role(pod) == "index"}
     for pod in overlay.pods():
-        if role(pod) == "job" and any(allowed(policies, pod, caller, 8080) for caller in [*own, *OTHERS, *jobs]):
-            faults.append(f"{pod.where}: is a job, and lets others in")
+        if role(pod) not in ("job", "index"):  # of a database of one's own, see database_checks.py
+            continue
+        for port, caller in itertools.product((8000, 8080, 8265), [*own, OPERATOR, PROMETHEUS, *OTHERS, *jobs]):
+            gets = allowed(policies, pod, caller, port)
+            if gets != (pod.where in index and (caller.name in index or (caller is OPERATOR and port == 8265))):
+                verb = "lets in" if gets else "does not let in"
+                faults.append(f"{pod.where}: is a job, and {verb} {caller.name} at {port}")
     for pod in pods:
         ray = pod.cluster is not None
         # 52365 is the dashboard's agent, 9101 and 8404 HAProxy's own, the last two where replicas listen.
@@ -436,8 +458,9 @@ def traffic(overlay: Overlay) -> Faults:
                     verb = "gets to" if gets else "does not get to"
                     faults.append(f"{pod.where}: {caller.name} {verb} port {port}")
     for policy in policies:
-        if "Egress" in policy["spec"].get("policyTypes", []):
-            faults.append(f"NetworkPolicy/{policy['metadata']['name']}: what may leave is not checked in {__name__}")
+        name = policy["metadata"]["name"]
+        if "Egress" in policy["spec"].get("policyTypes", []) and name != "qdrant":  # see database_checks.py
+            faults.append(f"NetworkPolicy/{name}: what may leave is not checked in {__name__}")
     return faults
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.manifests import pod_checks, ray_checks, reference_checks
-from tests.manifests.built import Faults, Overlay, environments
-from tests.manifests.checks import load
+from tests.manifests import database_checks, pod_checks, ray_checks, reference_checks
+from tests.manifests.built import Faults, Object, Overlay, environments
 from tests.manifests.operator_rules import operator_rules
 from tests.manifests.policy import ALLOWED, lifted, scan
 from tests.manifests.schemas import schemas
@@ -23,6 +21,7 @@ CHECKS: list[Callable[[Overlay], Faults]] = [
     *ray_checks.CHECKS,
     *reference_checks.CHECKS,
     *pod_checks.CHECKS,
+    *database_checks.CHECKS,
 ]
 
 
@@ -49,52 +48,26 @@ def test_every_overlay_passes(check: Callable[[Overlay], Faults], overlays: dict
 def test_the_scanner_of_policies_finds_nothing_that_is_not_allowed(
     overlays: dict[str, Overlay], tmp_path: Path
 ) -> None:
-    things, where = {}, {}
+    pods: dict[str, tuple[str, list[Object]]] = {}
     for overlay in overlays.values():
         if overlay.environment == "local":
             continue
         policies = [policy for _, policy in overlay.of_kind("NetworkPolicy")]
         for pod in overlay.pods():
-            for thing in lifted(pod, policies):
-                key = (thing["metadata"]["namespace"], thing["kind"], thing["metadata"]["name"])
-                things[key], where[key[0]] = thing, f"{overlay.name}: {pod.where}"
-    found = scan(things.values(), tmp_path)
+            things = lifted(pod, policies)
+            pods[things[0]["metadata"]["namespace"]] = f"{overlay.name}: {pod.where}", things
+    kinds = {where.partition(": ")[2].partition("/")[0] for where, _ in pods.values()}
+    assert kinds == {"RayService", "Deployment", "StatefulSet", "RayJob", "Job", "CronJob"}
+    found = scan(dict(pods.values()), tmp_path)
     variants = len({overlay.folder for overlay in overlays.values()})
-    print(f"\n{len(where)} different pods in {len(overlays)} overlays of {variants} variants; not {', '.join(ALLOWED)}")
-    faults = told((where[resource.split(".")[1]], f"{check}: {words}") for resource, check, words in found)
+    print(f"\n{len(pods)} different pods in {len(overlays)} overlays of {variants} variants; not {', '.join(ALLOWED)}")
+    faults = told((where, f"{check}: {words}") for where, check, words in found)
     assert not faults, faults
 
 
 def test_few_checks_of_the_scanner_are_left_out_and_each_says_why() -> None:
     assert len(ALLOWED) <= 5
-    assert all(len(why.split()) > 8 for why in ALLOWED.values())
-
-
-JOB_CHECKS = [
-    operator_rules,
-    ray_checks.one_version_of_ray,
-    ray_checks.one_image,
-    ray_checks.written_out,
-    ray_checks.groups_have_names_of_their_own,
-    ray_checks.head_works_for_nobody,
-    ray_checks.left_to_kuberay,
-    ray_checks.strings,
-    pod_checks.jobs,
-]
-
-
-def test_jobs_that_are_applied_by_hand_keep_the_rules_of_ray_too(renders: dict[str, Path]) -> None:
-    found = []
-    seen = 0
-    for name, folder in renders.items():
-        files = Overlay(f"{name}/production", folder, load(folder))
-        jobs = replace(
-            files, objects={path: thing for path, thing in files.objects.items() if thing["kind"] == "RayJob"}
-        )
-        seen += len(jobs.objects)
-        found += [(name, fault) for check in JOB_CHECKS for fault in check(jobs)]
-    assert seen > 3
-    assert not found, told(found)
+    assert all(len(why.split()) > 8 for _, why in ALLOWED.values())
 
 
 def test_the_controller_of_gitops_brings_each_overlay_into_its_namespace(renders: dict[str, Path]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.manifests.built import Object, Overlay, build, read
+from tests.manifests.built import Object, Overlay, build, read, with_files
 from tests.manifests.policy import lifted, scan
 from tests.manifests.test_overlays import CHECKS
 
@@ -23,6 +23,12 @@ HEAD = (*C, "headGroupSpec")
 GROUP = (*C, "workerGroupSpecs", 0)
 HEAD_POD, POD = (*HEAD, "template", "spec"), (*GROUP, "template", "spec")
 HEAD_BOX, BOX = (*HEAD_POD, "containers", 0), (*POD, "containers", 0)
+INDEX, INDEX_POLICY = "RayJob/text-service-index-a1b2c3", "NetworkPolicy/text-service-index"
+BACKUP, NODES = "CronJob/qdrant-backup", "StatefulSet/qdrant"
+MONITOR, BUDGET, DATABASE_POLICY = "ServiceMonitor/qdrant", "PodDisruptionBudget/qdrant", "NetworkPolicy/qdrant"
+SUBMITTER, BACKUP_POD = ("spec", "submitterPodTemplate"), ("spec", "jobTemplate", "spec", "template")
+BACKUP_BOX = (*BACKUP_POD, "spec", "containers", 0)
+RULE, EGRESS, KEY_OF = ("spec", "groups", 0, "rules", 0), ("spec", "egress", 0), ("valueFrom", "secretKeyRef", "key")
 SERVER_POD = ("spec", "template", "spec")
 SERVER_BOX = (*SERVER_POD, "containers", 0)
 ROUTE = ("spec", "rules", 0, "backendRefs", 0)
@@ -203,7 +209,7 @@ OBJECTS: list[tuple[str, str, str, Path_, Any, str]] = [
         "PodDisruptionBudget/text-service",
         ("spec", "selector", "matchLabels", COMPONENT),
         GONE,
-        "selects ['RayService/text-service, head', 'RayService",
+        "RayService/text-service, head', 'RayService/text-service, worker",
     ),
     ("selectors", "ray", "NetworkPolicy/text-service", ("metadata", "name"), "other", "is not said in"),
     ("selectors", "container", "Service/text-service", ("spec", "selector", NAME), "texts", "selects nobody"),
@@ -261,7 +267,31 @@ OBJECTS: list[tuple[str, str, str, Path_, Any, str]] = [
     ("traffic", "ray", "NetworkPolicy/text-service", ("spec", "ingress", 1), GONE, "does not get to port 6379"),
     ("traffic", "ray", "NetworkPolicy/text-service", ("spec", "ingress", 2), GONE, "KubeRay does not get to port 8265"),
     ("traffic", "ray", "NetworkPolicy/text-service", ("spec", "policyTypes"), ["Egress"], "is not checked in"),
-    ("traffic", "container", "NetworkPolicy/text-service-jobs", ("spec", "ingress"), [{}], "a job, and lets others in"),
+    ("traffic", "container", "NetworkPolicy/text-service-jobs", ("spec", "ingress"), [{}], "a job, and lets in"),
+    ("traffic", "ray", INDEX_POLICY, ("spec", "ingress", 0), {}, "lets in Prometheus at 8080"),
+    ("traffic", "ray", INDEX_POLICY, ("spec", "ingress", 1), GONE, "does not let in KubeRay at 8265"),
+    (
+        "traffic",
+        "ray",
+        INDEX_POLICY,
+        ("spec", "ingress", 0),
+        GONE,
+        "does not let in RayJob/text-service-index-a1b2c3, subm",
+    ),
+    ("selectors", "ray", INDEX, (*SUBMITTER, "metadata", "labels"), {NAME: "text-service"}, "and means ['RayJob/"),
+    ("selectors", "container", BACKUP, (*BACKUP_POD, "metadata", "labels", COMPONENT), "backup", "and means ['CronJob"),
+    ("restricted", "ray", INDEX, (*SUBMITTER, "spec", "containers", 0, "securityContext"), GONE, "submitter, ray-job-"),
+    ("writable", "container", NODES, (*SERVER_POD, "volumes", 2, "emptyDir"), {}, "at /qdrant/init has no sizeLimit"),
+    (
+        "resources",
+        "container",
+        NODES,
+        (*SERVER_BOX, "resources", "limits", "cpu"),
+        GONE,
+        "no requests or limits of cpu",
+    ),
+    ("names_that_pods_use", "container", NODES, ("spec", "volumeClaimTemplates"), [], "mounts storage, which is no"),
+    ("labels", "container", NODES, ("metadata", "labels", NAME), "text-service", "is text-service, not qdrant"),
     ("traffic", "container", "NetworkPolicy/text-service", ("kind",), "NetworkPolicies", "gets to port 9000"),
     ("restricted", "ray", RAY, (*POD, "securityContext", "runAsNonRoot"), GONE, "runs as root"),
     ("restricted", "ray", RAY, (*HEAD_POD, "securityContext", "seccompProfile"), GONE, "has no seccomp profile"),
@@ -309,6 +339,185 @@ OBJECTS: list[tuple[str, str, str, Path_, Any, str]] = [
         ("spec", "jobTemplate", "spec", "activeDeadlineSeconds"),
         GONE,
         "may hang, or be tried again, for ever",
+    ),
+    ("schemas", "container", NODES, ("spec", "replica"), 3, "'replica' was unexpected"),
+    (
+        "schemas",
+        "container",
+        NODES,
+        (*SERVER_BOX, "readinessProbe", "httpGet", "schema"),
+        "HTTPS",
+        "'schema' was unexp",
+    ),
+    ("schemas", "container", MONITOR, ("spec", "endpoints", 0, "tls"), {}, "'tls' was unexpected"),
+    ("schemas", "container", MONITOR, ("spec", "endpoints", 0, "interval"), "often", "does not match"),
+    ("schemas", "container", "PrometheusRule/qdrant", (*RULE, "expr"), GONE, "'expr' is a required property"),
+    ("schemas", "container", "PrometheusRule/qdrant", ("kind",), "PrometheusRules", "no CustomResourceDefinition"),
+    ("schemas", "container", BACKUP, ("spec", "schedule"), 5, "5 is not of type 'string'"),
+    (
+        "names_that_pods_use",
+        "container",
+        BACKUP,
+        (*BACKUP_POD, "spec", "serviceAccountName"),
+        "backup",
+        "the service account backup is not there",
+    ),
+    (
+        "names_that_pods_use",
+        "container",
+        NODES,
+        (*SERVER_POD, "volumes", 0, "configMap", "name"),
+        "other",
+        "the ConfigMap other",
+    ),
+    ("names_that_pods_use", "container", NODES, (*SERVER_BOX, "volumeMounts", 0, "name"), "data", "mounts data, which"),
+    (
+        "names_that_pods_use",
+        "container",
+        NODES,
+        (*SERVER_BOX, "livenessProbe", "httpGet", "port"),
+        "http",
+        "livenessProbe asks port http",
+    ),
+    ("secrets", "container", NODES, (*SERVER_BOX, "env", 2, *KEY_OF), "key", "nobody makes the key key of the Secret"),
+    (
+        "secrets",
+        "container",
+        MONITOR,
+        ("spec", "endpoints", 0, "tlsConfig", "ca", "secret", "name"),
+        "tls",
+        "nobody makes the Secret tls",
+    ),
+    (
+        "secrets",
+        "container",
+        MONITOR,
+        ("spec", "endpoints", 0, "authorization", "credentials", "key"),
+        "token",
+        "nobody makes the key token of the Secret qdrant-keys",
+    ),
+    (
+        "secrets",
+        "container",
+        BACKUP,
+        (*BACKUP_BOX, "envFrom", 0, "secretRef", "name"),
+        "aws",
+        "nobody makes the Secret",
+    ),
+    (
+        "secrets",
+        "container",
+        NODES,
+        (*SERVER_BOX, "env", 2),
+        {"name": "API_KEY", "value": "0123"},
+        "API_KEY stands in the file",
+    ),
+    ("selectors", "container", "Service/qdrant", ("spec", "selector", NAME), "q", "Service/qdrant: selects nobody"),
+    ("selectors", "container", BUDGET, ("spec", "selector", "matchLabels", COMPONENT), "db", "/qdrant: selects nobody"),
+    ("routes", "container", "Service/qdrant", ("spec", "ports", 0, "targetPort"), "http", "leads to port http, which"),
+    ("budgets", "container", BUDGET, ("spec", "maxUnavailable"), 2, "lets 2 pods go at once, not 1"),
+    ("restricted", "container", NODES, (*SERVER_POD, "securityContext", "runAsNonRoot"), GONE, "runs as root"),
+    ("restricted", "container", NODES, (*SERVER_POD, "automountServiceAccountToken"), GONE, "gets a token of the API"),
+    (
+        "restricted",
+        "container",
+        NODES,
+        (*SERVER_BOX, "securityContext", "capabilities", "add"),
+        ["SYS_PTRACE"],
+        "keeps capabilities",
+    ),
+    ("restricted", "container", BACKUP, (*BACKUP_BOX, "securityContext"), {}, "may write to its image"),
+    (
+        "restricted",
+        "container",
+        BACKUP,
+        (*BACKUP_POD, "spec", "hostNetwork"),
+        True,
+        "shares a namespace of its machine",
+    ),
+    (
+        "restricted",
+        "container",
+        BACKUP,
+        (*BACKUP_POD, "spec", "volumes", 0),
+        {"name": "tls", "hostPath": {"path": "/"}},
+        "has a volume that is not allowed",
+    ),
+    ("images", "container", NODES, (*SERVER_BOX, "image"), "qdrant/qdrant", "qdrant/qdrant is not pinned"),
+    ("resources", "container", NODES, (*SERVER_BOX, "resources", "requests", "memory"), "1Gi", "are not its limits"),
+    ("jobs", "container", BACKUP, ("spec", "concurrencyPolicy"), "Allow", "two of it may run at once"),
+    ("database_metrics", "container", MONITOR, ("spec", "endpoints", 0, "port"), "metrics", "port metrics is none"),
+    ("database_metrics", "container", MONITOR, ("spec", "endpoints", 0, "authorization"), GONE, "need TLS and the key"),
+    (
+        "database_metrics",
+        "container",
+        MONITOR,
+        ("spec", "selector", "matchLabels", "monitored"),
+        "yes",
+        "selects 0 Services",
+    ),
+    ("database_metrics", "container", MONITOR, ("spec", "jobLabel"), "monitored", "the alerts look for the job qdrant"),
+    (
+        "database_nodes",
+        "container",
+        "Service/qdrant-headless",
+        ("spec", "publishNotReadyAddresses"),
+        GONE,
+        "gives nodes no name before they are ready",
+    ),
+    ("database_nodes", "container", NODES, ("spec", "serviceName"), "qdrant", "the Service qdrant gives nodes no name"),
+    ("database_nodes", "container", NODES, (*SERVER_BOX, "ports", 1, "containerPort"), 6336, "has the ports"),
+    (
+        "database_nodes",
+        "container",
+        NODES,
+        (*SERVER_BOX, "volumeMounts", 1, "mountPath"),
+        "/snapshots",
+        "is on no volume that stays",
+    ),
+    ("database_nodes", "container", NODES, (*SERVER_BOX, "volumeMounts", 3, "mountPath"), "/tls", "not in the Secret"),
+    (
+        "database_traffic",
+        "container",
+        DATABASE_POLICY,
+        ("spec", "ingress", 0, "from", 0, "podSelector", "matchLabels"),
+        {"app": "x"},
+        "CronJob/qdrant-backup does not reach the nodes",
+    ),
+    (
+        "database_traffic",
+        "container",
+        DATABASE_POLICY,
+        ("spec", "ingress", 2, "from"),
+        [{"podSelector": {}}],
+        "reaches the port of the peers",
+    ),
+    (
+        "database_traffic",
+        "container",
+        DATABASE_POLICY,
+        ("spec", "ingress", 2, "ports"),
+        [],
+        "a rule holds for everybody, or for every port",
+    ),
+    ("database_traffic", "container", DATABASE_POLICY, (*EGRESS, "ports", 0, "port"), 6336, "do not reach each other"),
+    ("database_outage", "container", NODES, ("spec", "replicas"), 1, "three nodes are the least"),
+    (
+        "database_outage",
+        "container",
+        NODES,
+        (*SERVER_BOX, "readinessProbe", "httpGet", "path"),
+        "/",
+        "ask /readyz over",
+    ),
+    ("database_outage", "container", NODES, (*SERVER_BOX, "startupProbe"), GONE, "a probe is missing"),
+    (
+        "database_outage",
+        "container",
+        NODES,
+        (*SERVER_POD, "affinity", "podAntiAffinity"),
+        {"preferredDuringSchedulingIgnoredDuringExecution": []},
+        "two nodes may run on one machine",
     ),
 ]
 
@@ -387,10 +596,11 @@ FILES: list[tuple[str, str, str, str, str, str]] = [
 def whole(samples: dict[str, Path]) -> dict[str, Overlay]:
     """Overlays that have, between them, every kind of object: `production` of a render, or the one that is named."""
     names = {name: (name, "production") for name in samples} | {"ray/local": ("ray", "local")}
-    return {
+    built = {
         name: Overlay(f"{folder}/{environment}", samples[folder], read(build(samples[folder], environment)))
         for name, (folder, environment) in names.items()
     }
+    return {name: each if each.environment == "local" else with_files(each) for name, each in built.items()}
 
 
 def test_without_a_planted_break_no_check_finds_one(whole: dict[str, Overlay]) -> None:
@@ -438,7 +648,7 @@ def test_a_break_in_a_rendered_file_is_found(
     text = (folder / file).read_text()
     assert old in text
     (folder / file).write_text(text.replace(old, new))
-    found = BY_NAME[check](Overlay(f"{name}/production", folder, read(build(folder, "production"))))
+    found = BY_NAME[check](with_files(Overlay(f"{name}/production", folder, read(build(folder, "production")))))
     assert any(words in fault for fault in found), found
 
 
@@ -452,16 +662,18 @@ def test_the_scanner_sees_into_the_pods_of_a_rayservice(whole: dict[str, Overlay
     policies = [policy for _, policy in whole["ray"].of_kind("NetworkPolicy")]
     head, worker, *_ = whole["ray"].pods()
     spoiled = plant(worker.spec, ("containers", 0, "securityContext"), {"privileged": True})
-    cases = {
-        "as it stands": lifted(head, policies),
-        "privileged": lifted(replace(worker, spec=spoiled), policies),
-        "unguarded": lifted(worker, []),
-    }
-    found = scan([thing for things in cases.values() for thing in things], tmp_path)
-    checks = {
-        case: {check for resource, check, _ in found if things[0]["metadata"]["namespace"] in resource}
-        for case, things in cases.items()
-    }
-    assert checks["as it stands"] == set()
-    assert {"CKV_K8S_16", "CKV_K8S_20", "CKV_K8S_22", "CKV_K8S_28"} <= checks["privileged"]
-    assert checks["unguarded"] == {"CKV2_K8S_6"}
+    low = plant(worker.spec, ("securityContext", "runAsUser"), 1000)
+    found = scan(
+        {
+            "as it stands": lifted(head, policies),
+            "privileged": lifted(replace(worker, spec=spoiled), policies),
+            "unguarded": lifted(worker, []),
+            "as Qdrant may": lifted(replace(worker, spec=low), policies),
+        },
+        tmp_path,
+    )
+    checks: dict[str, set[str]] = {}
+    for case, check, _ in found:
+        checks.setdefault(case, set()).add(check)
+    assert {"CKV_K8S_16", "CKV_K8S_20", "CKV_K8S_22", "CKV_K8S_28"} <= checks.pop("privileged")
+    assert checks == {"unguarded": {"CKV2_K8S_6"}, "as Qdrant may": {"CKV_K8S_40"}}
