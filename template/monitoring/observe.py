@@ -1,12 +1,13 @@
 """Prometheus beside the running service: `make observe`. Its rules and series are those that the cluster has.
 
-Prometheus itself must be installed; it keeps its data in a folder that goes when it ends. A Grafana that reads from it
-can import the dashboards: monitoring/dashboards/*.json.
+Prometheus itself must be installed. Where Grafana is too, it is opened with the dashboards of monitoring/dashboards/.
+Both keep their data in a folder that goes when they end.
 """
 
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,10 +15,14 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from monitoring import grafana
 
 FOLDER = Path(__file__).parent
 READY_S = 30
@@ -39,6 +44,46 @@ def answers(url: str) -> bool:
         return False
 
 
+@contextmanager
+def started(command: list[str], more: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process with `more` in its environment, until the end of the block."""
+    with subprocess.Popen(command, env={**os.environ, **more}) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def ready(process: subprocess.Popen[bytes], url: str) -> bool:
+    """Does it answer, before it ends or READY_S are over?"""
+    until_s = time.monotonic() + READY_S
+    while process.poll() is None and time.monotonic() < until_s:
+        if answers(url):
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def with_grafana(stack: ExitStack, folder: Path, prometheus: str, port: int) -> str | None:
+    """The page of its dashboards; None where Grafana is not installed or does not start, which is told."""
+    command = grafana.program()
+    if command is None:
+        return None
+    home = grafana.home(command[0])
+    if home is None:
+        print(f"{command[0]} is there, and its files are not: set GF_PATHS_HOME to the folder with conf/defaults.ini")
+        return None
+    settings = grafana.settings(folder, prometheus, port)
+    page = f"http://127.0.0.1:{port}"
+    process = stack.enter_context(started([*command, f"--homepath={home}"], settings))
+    if ready(process, f"{page}/api/health"):
+        return f"{page}/dashboards"
+    logs = "".join(path.read_text() for path in (folder / "logs").glob("*.log"))
+    print(f"grafana does not answer, its status is {process.poll()}, and these are the last lines of its log:")
+    print("\n".join(logs.splitlines()[-5:]), flush=True)
+    return None
+
+
 def main() -> None:
     """Run Prometheus until it is interrupted. Exit status 2: it is not installed, or there is no service to scrape."""
     parser = argparse.ArgumentParser(prog="python -m monitoring.observe", description=main.__doc__)
@@ -46,7 +91,9 @@ def main() -> None:
         "--target", help="host:port of the service's metrics (default: as in monitoring/prometheus.yml)"
     )
     parser.add_argument("--port", type=int, default=9090, help="where Prometheus listens (default: 9090)")
+    parser.add_argument("--grafana-port", type=int, default=3000, help="where Grafana listens (default: 3000)")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that what is started here ends too
     program = shutil.which("prometheus")
     if program is None:
         parser.exit(2, "no `prometheus` on the path: install it (Debian: `apt install prometheus`; macOS: by brew)\n")
@@ -54,8 +101,9 @@ def main() -> None:
     target = options.target or written["scrape_configs"][0]["static_configs"][0]["targets"][0]
     if not answers(f"http://{target}/metrics"):
         parser.exit(2, f"nothing answers http://{target}/metrics: run `make dev` in another terminal first\n")
-    with tempfile.TemporaryDirectory(prefix="prometheus-") as folder:
-        config = Path(folder) / "prometheus.yml"
+    with tempfile.TemporaryDirectory(prefix="observe-") as name, ExitStack() as stack:
+        folder = Path(name)
+        config = folder / "prometheus.yml"
         config.write_text(yaml.safe_dump(configuration(target)))
         command = [
             program,
@@ -64,20 +112,19 @@ def main() -> None:
             f"--web.listen-address=127.0.0.1:{options.port}",
             "--log.level=warn",
         ]
-        with subprocess.Popen(command) as prometheus:
-            page = f"http://127.0.0.1:{options.port}"
-            until_s = time.monotonic() + READY_S
-            while not answers(f"{page}/-/ready") and prometheus.poll() is None and time.monotonic() < until_s:
-                time.sleep(0.2)
-            if prometheus.poll() is not None:
-                sys.exit(f"prometheus ended with status {prometheus.returncode}: what it printed says why")
-            print(f"ready: alerts {page}/alerts, rules {page}/rules, series {page}/graph; Ctrl-C ends it", flush=True)
-            if sys.stdout.isatty() and (os.environ.get("DISPLAY") or sys.platform == "darwin"):
-                webbrowser.open(f"{page}/alerts")
-            try:
-                prometheus.wait()
-            except KeyboardInterrupt:
-                prometheus.wait()
+        page = f"http://127.0.0.1:{options.port}"
+        prometheus = stack.enter_context(started(command, {}))
+        if not ready(prometheus, f"{page}/-/ready"):
+            sys.exit(f"prometheus does not answer, its status is {prometheus.poll()}: what it printed says why")
+        print(f"ready: alerts {page}/alerts, rules {page}/rules, series {page}/graph; Ctrl-C ends it", flush=True)
+        show = f"{page}/alerts"
+        if opened := with_grafana(stack, folder / "grafana", page, options.grafana_port):
+            show = opened
+            print(f"dashboards: {opened}", flush=True)
+        if sys.stdout.isatty() and (os.environ.get("DISPLAY") or sys.platform == "darwin"):
+            webbrowser.open(show)
+        with suppress(KeyboardInterrupt):
+            prometheus.wait()
 
 
 if __name__ == "__main__":

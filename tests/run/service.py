@@ -73,11 +73,14 @@ def ready(url: str) -> bool:
 
 
 @contextmanager
-def container(folder: Path, **env: str) -> Iterator[str]:
-    """The base URL of the render in `folder`, run as its image would run it, with `env` in its environment."""
-    port = free_port()
+def container(folder: Path, port: str = "", **env: str) -> Iterator[str]:
+    """The base URL of the render in `folder`, run as its image would run it, with `env` in its environment.
+
+    port: a free one unless it is given.
+    """
+    port = port or str(free_port())
     url = f"http://127.0.0.1:{port}"
-    command = [str(python_of(folder)), "-m", "service.runtime.container", "--port", str(port)]
+    command = [str(python_of(folder)), "-m", "service.runtime.container", "--port", port]
     with process(command, folder, **env) as started:
         wait_for(f"{url} is ready", lambda: started.poll() is not None or ready(url))
         assert started.poll() is None, f"the container ended with status {started.returncode}"
@@ -158,6 +161,7 @@ class RayHead:
             # Gauges live for twice as long, and the service sets its own every 5 s.
             "RAY_metrics_report_interval_ms": "3000",
         }
+        self.temp_dir.mkdir(exist_ok=True)  # a head that was lost may come back
         try:
             with process(command, self.temp_dir, **switches, **own, **env) as started:
                 wait_for("the Ray dashboard answers", lambda: started.poll() is not None or self._answers())

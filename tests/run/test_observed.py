@@ -3,6 +3,7 @@
 A machine without a GPU has no GPU metrics: theirs are served beside the service, in the exporter's own format.
 """
 
+import json
 import os
 import re
 import signal
@@ -12,11 +13,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from tests.database import running_database
 from tests.observe.exposition import gpu_exposition, serving
@@ -25,12 +28,12 @@ from tests.observe.panels import expressions
 from tests.prometheus import Prometheus, is_ready, running_prometheus
 from tests.run.conftest import Render
 from tests.run.light import put_light_embedder, put_light_model
-from tests.run.service import RayHead, container, feature_store, process, wait_for
+from tests.run.service import RayHead, container, feature_store, process, python_of, wait_for
 from tests.run.test_retrieval import run_job
 from tests.store import free_port, running_store
-from tests.variants import second_model
+from tests.variants import AXES, second_model
 
-FILLED_S = 90
+FILLED_S, ALERT_S = 90, 120
 RATE = "15s"
 QUERY = ("/v1/search", {"query": "a text", "limit": 2})
 EXAMPLES = (
@@ -62,6 +65,16 @@ def fill(folder: Path, env: dict[str, str]) -> None:
         assert done.returncode == 0, done.stderr
 
 
+def write_features(folder: Path, env: dict[str, str], user: str, hours_ago: float) -> None:
+    """Aggregates of a user, as they were some hours ago."""
+    at = (datetime.now(UTC) - timedelta(hours=hours_ago)).isoformat()
+    row = {"view": "user_activity", "entity": user, "at": at, "values": {"orders_7d": 1, "spend_7d": 2.0}}
+    path = folder / "rows.jsonl"
+    path.write_text(json.dumps(row))
+    done = run_job(folder, "jobs.write_features", str(path), **env)
+    assert done.returncode == 0, done.stderr
+
+
 def empty(prometheus: Prometheus, folder: Path) -> list[str]:
     """Panels and recording rules without data, and rules that Prometheus cannot evaluate."""
     rules = prometheus.rules()
@@ -74,14 +87,19 @@ def empty(prometheus: Prometheus, folder: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("mode", ["container", "ray"])
+@pytest.mark.parametrize(
+    ("mode", "features", "database"),
+    [("container", "redis", "qdrant_cloud"), ("ray", "redis", "qdrant_cloud"), ("container", "feast", "pinecone")],
+)
 def test_every_panel_and_every_rule_has_data_while_the_service_is_loaded_and_no_alert_fires(
-    mode: str, render: Render, request: pytest.FixtureRequest
+    mode: str, features: str, database: str, render: Render, request: pytest.FixtureRequest
 ) -> None:
     share = {"gpu_type": "l4", "model_gpu_share": 0.5} if mode == "ray" else {}
     second = second_model(name="light", **({"gpu_share": 0.5} if mode == "ray" else {}))
     patient = {"latency_objective_ms": 4000}  # on a busy machine too, searches come in time
-    folder = render(serving=mode, features="redis", vector_db="qdrant_cloud", more_models=[second], **share, **patient)
+    folder = render(
+        serving=mode, features=features, **AXES["vector_db"][database], more_models=[second], **share, **patient
+    )
     put_light_embedder(folder, "minilm")
     put_light_model(folder, "light", 0.01)
     with feature_store(folder) as env, ExitStack() as stack:
@@ -152,15 +170,28 @@ def kill_a_replica(head: RayHead, application: str) -> None:
     (deployment,) = head.applications()[application]["deployments"].values()
     os.kill(deployment["replicas"][0]["pid"], signal.SIGKILL)
     wait_for("the replica is gone", lambda: head.replicas()[application] != before, 60)
-    wait_for("there are two again", lambda: len(head.replicas()[application] - before) == 1, 120)
+    wait_for("there is another", lambda: len(head.replicas()[application] - before) == 1, 120)
     wait_for(
-        "both run", lambda: len(head.replicas()[application]) == 2 and httpx.get(f"{head.url}/readyz").is_success, 60
+        "all run",
+        lambda: len(head.replicas()[application]) == len(before) and httpx.get(f"{head.url}/readyz").is_success,
+        60,
     )
 
 
-def at_once(rules: str) -> str:
-    """The same rules over seconds: faults in a test are as short."""
-    return re.sub(r"\[\d+[smh]\]", "[6s]", re.sub(r"for: \w+", "for: 0s", rules))
+def at_once(rules: str, window: str = "6s", half_hour: str = "6s") -> str:
+    """The same rules over seconds: faults in a test are as short. What they remember for days they still do."""
+    rules = re.sub(r"for: \w+", "for: 0s", rules)
+    return re.sub(r"\[(\d+[smh])\]", lambda found: f"[{half_hour if found[1] == '30m' else window}]", rules)
+
+
+def fires(prometheus: Prometheus, *names: str) -> None:
+    for name in names:
+        wait_for(f"{name} fires", lambda name=name: name in prometheus.firing(), ALERT_S, 0.5)  # type: ignore[misc]
+
+
+def resolves(prometheus: Prometheus, *names: str) -> None:
+    for name in names:
+        wait_for(f"{name} resolves", lambda name=name: name not in prometheus.firing(), ALERT_S, 0.5)  # type: ignore[misc]
 
 
 def test_alerts_fire_while_their_fault_lasts_and_resolve_after(render: Render) -> None:
@@ -174,61 +205,137 @@ def test_alerts_fire_while_their_fault_lasts_and_resolve_after(render: Render) -
         fill(folder, env)
         with ExitStack() as service:
             url = service.enter_context(container(folder, **env))
-            targets = {"service": url.removeprefix("http://")}
-            with running_prometheus(folder, targets, at_once) as prometheus:
-
-                def fires(name: str) -> None:
-                    wait_for(f"{name} fires", lambda: name in prometheus.firing(), 60, 0.5)
-
-                def resolves(name: str) -> None:
-                    wait_for(f"{name} resolves", lambda: name not in prometheus.firing(), 60, 0.5)
-
+            port = url.rpartition(":")[2]
+            with running_prometheus(folder, {"service": f"127.0.0.1:{port}"}, at_once) as prometheus:
                 healthy = [body("light"), QUERY]
                 with loaded(url, healthy, 2):
                     wait_for("there is a rate", lambda: bool(prometheus.query("rate(service_requests_total[6s])")), 30)
                     assert {"FeatureStoreFailing", "RetrievalDegraded", "NoReplicaReady"} & prometheus.firing() == set()
                     store.stop()
-                    fires("FeatureStoreFailing")
+                    fires(prometheus, "FeatureStoreFailing")
                     store.start()
                     fill(folder, env)
-                    resolves("FeatureStoreFailing")
+                    resolves(prometheus, "FeatureStoreFailing")
                     database.stop()
-                    fires("RetrievalDegraded")
+                    fires(prometheus, "RetrievalDegraded")
                     database.start()
-                    fires("SearchHasNoIndex")
+                    fires(prometheus, "SearchHasNoIndex")
                     fill(folder, env)
-                    resolves("SearchHasNoIndex")
-                    resolves("RetrievalDegraded")
+                    resolves(prometheus, "SearchHasNoIndex", "RetrievalDegraded")
                 with loaded(url, [body("light", user="nobody"), QUERY], 2):
-                    fires("FeaturesMissing")
+                    fires(prometheus, "FeaturesMissing")
                 with loaded(url, healthy, 2):
-                    resolves("FeaturesMissing")
+                    resolves(prometheus, "FeaturesMissing")
+                    overload = ("LoadRejected", "QueueGrowing", "AvailabilityBudgetBurningFast")
                     with loaded(url, [body("light", count=60)], 32):
-                        fires("LoadRejected")
-                        fires("QueueGrowing")
-                        fires("AvailabilityBudgetBurningFast")
-                    resolves("LoadRejected")
-                    resolves("QueueGrowing")
-                    resolves("AvailabilityBudgetBurningFast")
+                        fires(prometheus, *overload)
+                    resolves(prometheus, *overload)
+                write_features(folder, env, "user-9", hours_ago=48)
+                with loaded(url, [body("light", user="user-9"), QUERY], 2):
+                    fires(prometheus, "FeaturesStale")
+                    write_features(folder, env, "user-9", hours_ago=0)
+                    resolves(prometheus, "FeaturesStale")
                 service.close()
-                fires("NoReplicaReady")
+                fires(prometheus, "NoReplicaReady")
+                with container(folder, port, **env):
+                    resolves(prometheus, "NoReplicaReady")
 
 
-def test_observing_opens_a_prometheus_on_the_running_service_and_says_what_is_missing(render: Render) -> None:
+def test_alerts_of_a_service_on_ray_fire_while_their_fault_lasts_and_resolve_after(render: Render) -> None:
+    """On a head of its own, which is lost in the end."""
+    second = second_model(name="light", min_replicas=1, max_replicas=1)
+    folder = render(serving="ray", model_max_batch_size=1, model_max_replicas=2, more_models=[second])
+    put_light_model(folder, "minilm", 0.05)
+    put_light_model(folder, "light")
+    config = yaml.safe_load((folder / "config/serve.yaml").read_text())
+    for application in config["applications"]:
+        for deployment in application["deployments"]:
+            deployment["autoscaling_config"] |= {"upscale_delay_s": 1, "look_back_period_s": 2}
+    head = RayHead(num_cpus=8, num_gpus=0, python=python_of(folder))
+    target = head.metrics.removeprefix("http://").removesuffix("/metrics")
+    with running_prometheus(folder, {"service": target}, lambda rules: at_once(rules, "15s", "90s")) as prometheus:
+        with head.running(folder / "config/ray.env"):
+            url = head.deploy(folder, config)
+            resolves(prometheus, "NoReplicaReady", "RayHeadDown")
+            with loaded(url, [body("light", count=1)], 1, 0.1):
+                overload = ("LoadRejected", "QueueGrowing", "AvailabilityBudgetBurningFast", "LatencyBudgetBurningFast")
+                with loaded(url, [body("minilm", count=4)], 64):
+                    fires(prometheus, "AutoscalerAtMax", *overload)
+                resolves(prometheus, "AutoscalerAtMax", *overload)
+                for _ in range(3):
+                    kill_a_replica(head, "light")
+                fires(prometheus, "ReplicasRestarting")
+        fires(prometheus, "RayHeadDown", "NoReplicaReady")
+        with head.running(folder / "config/ray.env"):
+            head.deploy(folder, config)
+            resolves(prometheus, "RayHeadDown", "NoReplicaReady", "ReplicasRestarting")
+
+
+@pytest.mark.parametrize("grafana", [False, True], ids=["alone", "with-grafana"])
+def test_observing_opens_a_prometheus_on_the_running_service_and_says_what_is_missing(
+    grafana: bool, render: Render, tmp_path: Path
+) -> None:
+    path = put_grafana(tmp_path) if grafana else os.environ["PATH"]
     folder = render(serving="container", model_name="seen")
     put_light_model(folder, "seen")
     port = free_port()
-    command = [sys.executable, "-m", "monitoring.observe", "--port", str(port), "--target"]
+    command = [sys.executable, "-m", "monitoring.observe", "--port", str(port), "--grafana-port", str(free_port())]
+    command.append("--target")
     nothing = subprocess.run(
         [*command, f"127.0.0.1:{free_port()}"], cwd=folder, capture_output=True, text=True, check=False, timeout=30
     )
     assert nothing.returncode == 2
     assert "run `make dev` in another terminal first" in nothing.stderr
-    with container(folder) as url, process([*command, url.removeprefix("http://")], folder):
+    with container(folder) as url, process([*command, url.removeprefix("http://")], folder, PATH=path):
         prometheus = Prometheus(f"http://127.0.0.1:{port}")
         wait_for("Prometheus is ready", lambda: is_ready(prometheus.url), 30)
-        path, asked = "/v1/models/seen/predict", {"instances": [{"text": "a text"}]}
-        assert httpx.post(f"{url}{path}", json=asked).status_code == 200
+        route, asked = "/v1/models/seen/predict", {"instances": [{"text": "a text"}]}
+        assert httpx.post(f"{url}{route}", json=asked).status_code == 200
         wait_for("it is scraped", lambda: prometheus.value("sum(service_requests_total)") == 1, 60)
         assert {rule["health"] for rule in prometheus.rules()} <= {"ok", "unknown"}
         assert prometheus.rules()
+        if grafana:
+            wait_for("Grafana is started", (tmp_path / "seen.json").exists, 30)
+            shown = json.loads((tmp_path / "seen.json").read_text())
+            assert shown["asked"] == "/api/health"
+            assert shown["arguments"] == ["server", f"--homepath={tmp_path}"]
+            provisioning = Path(shown["environment"]["GF_PATHS_PROVISIONING"])
+            (source,) = yaml.safe_load((provisioning / "datasources/service.yaml").read_text())["datasources"]
+            assert (source["type"], source["url"], source["isDefault"]) == ("prometheus", prometheus.url, True)
+            (provider,) = yaml.safe_load((provisioning / "dashboards/service.yaml").read_text())["providers"]
+            assert Path(provider["options"]["path"], "overview.json").exists()
+            grafana_url = f"http://127.0.0.1:{shown['environment']['GF_SERVER_HTTP_PORT']}"
+            assert httpx.get(grafana_url).is_success
+    assert not is_ready(prometheus.url)
+    if grafana:
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(grafana_url)
+
+
+# What stands for Grafana, which cannot be installed here: it tells how it was started, and answers.
+GRAFANA = f"""#!{sys.executable}
+import http.server, json, os, pathlib, sys
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        folder = pathlib.Path(sys.argv[0]).parent.parent
+        seen = {{"arguments": sys.argv[1:], "environment": dict(os.environ), "asked": self.path}}
+        (folder / "seen.new").write_text(json.dumps(seen))
+        (folder / "seen.new").rename(folder / "seen.json")
+        self.send_response(200)
+        self.end_headers()
+
+address = (os.environ["GF_SERVER_HTTP_ADDR"], int(os.environ["GF_SERVER_HTTP_PORT"]))
+http.server.ThreadingHTTPServer(address, Answer).serve_forever()
+"""
+
+
+def put_grafana(folder: Path) -> str:
+    """A path on which there is a Grafana, installed in `folder` as its archive would."""
+    (folder / "conf").mkdir()
+    (folder / "conf/defaults.ini").touch()
+    (folder / "bin").mkdir()
+    program = folder / "bin/grafana"
+    program.write_text(GRAFANA)
+    program.chmod(0o755)
+    return f"{program.parent}{os.pathsep}{os.environ['PATH']}"
