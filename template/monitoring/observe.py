@@ -8,6 +8,7 @@ import argparse
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -44,6 +45,19 @@ def answers(url: str) -> bool:
         return False
 
 
+def port_of(asked: int | None, usual: int) -> int | None:
+    """The port that was asked for, None if it is taken; else the usual one, or a free one where that is taken.
+
+    Debian's package, for one, starts a Prometheus of its own on the usual port.
+    """
+    for port in (usual, 0) if asked is None else (asked,):
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            found: int = probe.getsockname()[1]
+            return found
+    return None
+
+
 @contextmanager
 def started(command: list[str], more: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """A process with `more` in its environment, until the end of the block."""
@@ -64,7 +78,7 @@ def ready(process: subprocess.Popen[bytes], url: str) -> bool:
     return False
 
 
-def with_grafana(stack: ExitStack, folder: Path, prometheus: str, port: int) -> str | None:
+def with_grafana(stack: ExitStack, folder: Path, prometheus: str, asked_port: int | None) -> str | None:
     """The page of its dashboards; None where Grafana is not installed or does not start, which is told."""
     command = grafana.program()
     if command is None:
@@ -72,6 +86,10 @@ def with_grafana(stack: ExitStack, folder: Path, prometheus: str, port: int) -> 
     home = grafana.home(command[0])
     if home is None:
         print(f"{command[0]} is there, and its files are not: set GF_PATHS_HOME to the folder with conf/defaults.ini")
+        return None
+    port = port_of(asked_port, 3000)
+    if port is None:
+        print(f"port {asked_port} is taken: choose another with --grafana-port")
         return None
     settings = grafana.settings(folder, prometheus, port)
     page = f"http://127.0.0.1:{port}"
@@ -85,13 +103,13 @@ def with_grafana(stack: ExitStack, folder: Path, prometheus: str, port: int) -> 
 
 
 def main() -> None:
-    """Run Prometheus until it is interrupted. Exit status 2: it is not installed, or there is no service to scrape."""
+    """Run Prometheus until it is interrupted. Exit status 2: it, a service to scrape or the port is not to be had."""
     parser = argparse.ArgumentParser(prog="python -m monitoring.observe", description=main.__doc__)
     parser.add_argument(
         "--target", help="host:port of the service's metrics (default: as in monitoring/prometheus.yml)"
     )
-    parser.add_argument("--port", type=int, default=9090, help="where Prometheus listens (default: 9090)")
-    parser.add_argument("--grafana-port", type=int, default=3000, help="where Grafana listens (default: 3000)")
+    parser.add_argument("--port", type=int, help="where Prometheus listens (default: 9090, or a free one)")
+    parser.add_argument("--grafana-port", type=int, help="where Grafana listens (default: 3000, or a free one)")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that what is started here ends too
     program = shutil.which("prometheus")
@@ -101,6 +119,9 @@ def main() -> None:
     target = options.target or written["scrape_configs"][0]["static_configs"][0]["targets"][0]
     if not answers(f"http://{target}/metrics"):
         parser.exit(2, f"nothing answers http://{target}/metrics: run `make dev` in another terminal first\n")
+    port = port_of(options.port, 9090)
+    if port is None:
+        parser.exit(2, f"port {options.port} is taken: choose another with --port\n")
     with tempfile.TemporaryDirectory(prefix="observe-") as name, ExitStack() as stack:
         folder = Path(name)
         config = folder / "prometheus.yml"
@@ -109,10 +130,10 @@ def main() -> None:
             program,
             f"--config.file={config}",
             f"--storage.tsdb.path={folder}/data",
-            f"--web.listen-address=127.0.0.1:{options.port}",
+            f"--web.listen-address=127.0.0.1:{port}",
             "--log.level=warn",
         ]
-        page = f"http://127.0.0.1:{options.port}"
+        page = f"http://127.0.0.1:{port}"
         prometheus = stack.enter_context(started(command, {}))
         if not ready(prometheus, f"{page}/-/ready"):
             sys.exit(f"prometheus does not answer, its status is {prometheus.poll()}: what it printed says why")

@@ -306,6 +306,13 @@ def test_observing_opens_a_prometheus_on_the_running_service_and_says_what_is_mi
             assert Path(provider["options"]["path"], "overview.json").exists()
             grafana_url = f"http://127.0.0.1:{shown['environment']['GF_SERVER_HTTP_PORT']}"
             assert httpx.get(grafana_url).is_success
+        taken = subprocess.run(
+            [*command, url.removeprefix("http://")], cwd=folder, capture_output=True, text=True, check=False, timeout=30
+        )
+        assert (taken.returncode, taken.stderr) == (2, f"port {port} is taken: choose another with --port\n")
+        usual = "import sys; from monitoring.observe import port_of; print(port_of(None, int(sys.argv[1])))"
+        other = subprocess.check_output([sys.executable, "-c", usual, str(port)], cwd=folder, text=True)
+        assert int(other) not in (0, port)
     assert not is_ready(prometheus.url)
     if grafana:
         with pytest.raises(httpx.ConnectError):
