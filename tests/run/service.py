@@ -158,7 +158,7 @@ class RayHead:
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
             "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-            # Its applications are deleted before the head is ended: nothing is left to wait for, and Ray would, for 30 s.
+            # Its applications are deleted before the head is ended: nothing is left that Ray would have to wait for.
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",
             # Gauges live for twice as long, and the service sets its own every 5 s.
             "RAY_metrics_report_interval_ms": "3000",
