@@ -1,7 +1,7 @@
 """What instrumentation costs: `python -m benchmarks.observe`, and `--serving ray`.
 
 One rendered service with MiniLM, whose instruments are switched while it runs (`switch.py`), for two processes of the
-same code differ by more than what is looked for. The load does not pause: second by second the instruments are `off`
+same code differ by more than what is looked for. The load does not pause: window by window the instruments are `off`
 (nothing is counted, no stage is kept), `on` (as shipped) or `traced` (as shipped, with a collector: one request in a
 hundred is sent there), so that what slows the machine for longer slows all three. The texts are few, so that each
 window has the same ones. Means over all rounds, with their standard errors; raw figures to work/.
