@@ -58,6 +58,9 @@ def render_macro() -> Callable[..., str]:
         "{% import 'extensions/capacity.jinja' as capacity with context %}"
         "{% import 'extensions/plan.jinja' as plans with context %}"
         "{% import 'extensions/checks.jinja' as checks with context %}"
+        "{% import 'extensions/checks/more_models.jinja' as more_models_checks with context %}"
+        "{% import 'extensions/checks/gpu_sharing.jinja' as gpu_sharing_checks with context %}"
+        "{% import 'extensions/mig.jinja' as mig with context %}"
     )
     compiled: dict[str, jinja2.Template] = {}
 

@@ -16,7 +16,7 @@ from oracle import BYTES_PER_WEIGHT, ESTIMATES, GPUS, Model, feature_deadline_ms
 
 Render = Callable[..., str]
 KEYS = ("parameters_millions", "dtype", "gpu_share", "max_batch_size", "max_batch_tokens", "batch_wait_ms")
-VERDICT = "{{ checks.more_models_check([entry]) }}"
+VERDICT = "{{ more_models_checks.more_models_check([entry]) }}"
 RESOLVED = "{% call(model) capacity.with_defaults(entry) %}{{ capacity.resolved(model) }}{% endcall %}"
 SITE = {"gpu_type": "l4", "latency_objective_ms": 500, "model_name": "other"}
 many = settings(
@@ -224,7 +224,7 @@ def test_a_value_of_any_shape_is_judged_in_one_line(render_macro: Render, value:
 @many
 @given(ANYTHING)
 def test_further_models_of_any_shape_are_judged_in_one_line(render_macro: Render, value: Any) -> None:
-    message = render_macro("{{ checks.more_models_check(value) }}", value=value, **SITE)
+    message = render_macro("{{ more_models_checks.more_models_check(value) }}", value=value, **SITE)
     assert (message == "") == (value == [] and isinstance(value, list))
     assert not message or (message.startswith("more_models") and "\n" not in message)
 

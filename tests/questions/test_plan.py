@@ -266,9 +266,9 @@ def test_the_default_slice_is_the_smallest_that_holds_every_model_and_its_load(
     site |= {"latency_objective_ms": 500, "model_name": "model-0"}
     fits = [profile for profile in GPUS[gpu_type]["mig"] if holds(profile)]
     assume(fits)  # else the load was refused before
-    assert render_macro("{{ plans.default_mig_profile() }}", **site) == fits[0]
+    assert render_macro("{{ mig.default_mig_profile() }}", **site) == fits[0]
     for profile in GPUS[gpu_type]["mig"]:
-        message = render_macro("{{ checks.mig_profile_check(profile) }}", profile=profile, **site)
+        message = render_macro("{{ gpu_sharing_checks.mig_profile_check(profile) }}", profile=profile, **site)
         assert (message == "") == (profile in fits), message
         assert not message or f"choose {fits[0]}," in message
 
