@@ -41,7 +41,8 @@ class Model:
 
     @torch.inference_mode()
     def predict(self, batch: Sequence[Tokens]) -> list[Prediction]:
-        ids, mask = pad(batch, self.tokenizer.pad_id, self.device)
+        multiple = self.tokenizer.pad_to_multiple_of
+        ids, mask = pad(batch, self.tokenizer.pad_id, self.device, multiple, self.max_tokens)
         hidden = self.network(input_ids=ids, attention_mask=mask).last_hidden_state
         weight = mask.unsqueeze(-1).to(hidden.dtype)
         mean = (hidden * weight).sum(dim=1) / weight.sum(dim=1)

@@ -43,7 +43,8 @@ class Model:
 
     @torch.inference_mode()
     def predict(self, batch: Sequence[Tokens]) -> list[Prediction]:
-        ids, mask = pad(batch, self.tokenizer.pad_id, self.device)
+        multiple = self.tokenizer.pad_to_multiple_of
+        ids, mask = pad(batch, self.tokenizer.pad_id, self.device, multiple, self.max_tokens)
         logits = self.network(input_ids=ids, attention_mask=mask).logits
         scores, classes = logits.float().softmax(dim=1).max(dim=1)
         pairs = zip(classes.tolist(), scores.tolist(), strict=True)

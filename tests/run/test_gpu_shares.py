@@ -51,4 +51,6 @@ def test_a_half_for_which_no_card_has_room_waits(ray_head: RayHead, render: Rend
     wait_for("all but one model run", lambda: len(running()) == 2 * LOGICAL_GPUS)
     (waiting,) = set(names) - set(running())
     assert ray_head.applications()[waiting]["status"] == "DEPLOYING"
+    # A replica's log reaches its file through a pipe, so it may come after Serve's word that the model runs.
+    wait_for("all but one have logged their card", lambda: len(cards_of(ray_head, names)) == 2 * LOGICAL_GPUS)
     assert sorted(Counter(cards_of(ray_head, names).values()).values()) == [2] * LOGICAL_GPUS

@@ -33,6 +33,7 @@ class PlainModel:
         self._instance = module.Instance
         self._model = module.Model(chosen, claim_device(chosen))
         self._limits = chosen.batch
+        self._multiple = chosen.pad_to_multiple_of
         self._max_tokens = min(self._model.max_tokens, chosen.batch.max_batch_tokens)
         self.padded([self._instance(text="The first prediction is slower than those that follow it.")])
 
@@ -53,6 +54,7 @@ class PlainModel:
             max_items=self._limits.max_batch_size,
             max_tokens=self._limits.max_batch_tokens,
             longest=self._max_tokens,
+            pad_to_multiple_of=self._multiple,
         )
 
     def partitioned(self, instances: Sequence[Any]) -> list[dict[str, Any]]:

@@ -56,7 +56,7 @@ class ModelMetrics:
         self._batches = counter("service_batches_total", "Batches run.")
         self._inputs = counter("service_batch_inputs_total", "Inputs run.")
         self._tokens = counter("service_batch_tokens_total", "Tokens run, padding not counted.")
-        self._padded = counter("service_batch_padded_tokens_total", "Tokens run, padding counted.")
+        self._padded = counter("service_batch_padded_tokens_total", "Tokens run, padded to the longest of their batch.")
         self._busy = counter("service_batch_seconds_total", "Seconds that the model was running.")
         described = "Seconds that the cost model expected of the batches run."
         self._predicted = counter("service_batch_predicted_seconds_total", described)

@@ -83,6 +83,7 @@ class ServedModel:
             max_items=limits.max_batch_size,
             max_tokens=limits.max_batch_tokens,
             longest=self._model.max_tokens,
+            pad_to_multiple_of=self.settings.pad_to_multiple_of,
         )
         self._batcher = Batcher(self._model.predict, limits, cost, self.metrics, self._executor)
         load_s = time.monotonic() - self._load_started_s

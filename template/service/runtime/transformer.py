@@ -8,6 +8,7 @@ import torch
 from transformers import AutoTokenizer
 
 from service.runtime.interface import Tokens
+from service.runtime.partition import padded_length
 from service.runtime.settings import ModelSettings
 
 
@@ -38,6 +39,7 @@ class TextTokenizer:
         self.pad_id: int = loaded.pad_token_id
         self.filler_id: int = loaded.unk_token_id
         self.max_tokens: int = loaded.model_max_length
+        self.pad_to_multiple_of: int = settings.pad_to_multiple_of
         self._fast = loaded.backend_tokenizer
         self._fast.no_padding()
         self._limit = 0
@@ -50,9 +52,15 @@ class TextTokenizer:
         return [Tokens(encoding.ids, bool(encoding.overflowing)) for encoding in self._fast.encode_batch(list(texts))]
 
 
-def pad(batch: Sequence[Tokens], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask, both of shape (inputs, longest)."""
+def pad(
+    batch: Sequence[Tokens], pad_id: int, device: torch.device, multiple: int = 1, max_tokens: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, both of shape (inputs, tokens): the longest input, rounded up to a `multiple`.
+
+    max_tokens: the longest input that the network takes; rounding stops there.
+    """
     longest = max(len(item.ids) for item in batch)
-    ids = torch.tensor([item.ids + [pad_id] * (longest - len(item.ids)) for item in batch])
-    mask = torch.tensor([[1] * len(item.ids) + [0] * (longest - len(item.ids)) for item in batch])
+    length = max(longest, min(padded_length(longest, multiple), max_tokens))
+    ids = torch.tensor([item.ids + [pad_id] * (length - len(item.ids)) for item in batch])
+    mask = torch.tensor([[1] * len(item.ids) + [0] * (length - len(item.ids)) for item in batch])
     return ids.to(device), mask.to(device)
