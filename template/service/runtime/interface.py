@@ -33,4 +33,7 @@ class Model(Protocol):
         """An input of exactly `length` tokens, for warm-up; its meaning does not matter."""
 
     def predict(self, batch: Sequence[Tokens]) -> Sequence[BaseModel]:
-        """One forward pass over the batch; one prediction per input, in order."""
+        """One forward pass over the batch; one prediction per input, in order.
+
+        A batch that is padded is as long as a multiple of `settings.pad_to_multiple_of`: the plan counts on it.
+        """
