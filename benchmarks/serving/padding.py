@@ -50,6 +50,7 @@ def measure(texts: list[str], multiple: int, seconds: float, seed: int) -> dict[
 
 
 def main() -> None:
+    """Measure every multiple in turn, print the medians, keep the raw figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=24, help="of each measurement")
@@ -60,11 +61,8 @@ def main() -> None:
     options = parser.parse_args()
     work = options.work.resolve()
     if options.one:
-        print(
-            json.dumps(
-                measure(json.loads((work / "texts.json").read_text()), options.one[0], options.seconds, options.one[1])
-            )
-        )
+        multiple, seed = options.one
+        print(json.dumps(measure(json.loads((work / "texts.json").read_text()), multiple, options.seconds, seed)))
         return
     work.mkdir(parents=True, exist_ok=True)
     weights = build_weights(work / "weights")

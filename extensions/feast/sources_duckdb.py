@@ -1,0 +1,24 @@
+"""Where the history of each view lies. This file is yours: updates never touch it.
+
+With FEATURE_DATA set, as on a laptop and in tests, a history is a Parquet file there (a folder, or s3://bucket/path).
+Its columns: the entity's key, `event_timestamp`, `created` (when the row was written), and the fields of the view.
+"""
+
+import os
+
+from feast import FileSource, PushSource
+from feast.data_source import DataSource
+
+
+def history(view: str) -> DataSource:
+    return FileSource(
+        name=f"{view}_history",
+        path=f"{os.environ['FEATURE_DATA']}/{view}.parquet",
+        timestamp_field="event_timestamp",
+        created_timestamp_column="created",
+    )
+
+
+def pushed(view: str) -> PushSource:
+    """The source to which jobs and services push rows; `service.runtime.feature_store.FeatureWriter` does."""
+    return PushSource(name=f"{view}_push", batch_source=history(view))
