@@ -257,8 +257,8 @@ def untouched() -> Iterator[None]:
         raise Refused(str(error)) from None
 
 
-def run(options: argparse.Namespace) -> None:
-    """Deploy or roll back; raises Refused, NotReady or ClusterError."""
+def run(options: argparse.Namespace) -> int:
+    """Deploy or roll back; 0 when it serves, 1 when what was applied does not. Raises Refused, with nothing changed."""
     environment = options.environment
     check_gitops(environment)
     manifest, made_at = built(environment), commit()
@@ -282,18 +282,25 @@ def run(options: argparse.Namespace) -> None:
     record.running = None
     with untouched():
         record.take(cluster.write_config_map(record.content()))
-    if wrong := apply(manifest, context, *more):
-        raise NotReady(f"not all objects are applied:\n  {wrong}")
-    objects = objects_of(manifest)
-    say(f"applied {len(objects)} objects")
-    wait(cluster, name, before, options.timeout_s, options.poll_s)
-    predict(cluster, name)
-    deployed = record.add(manifest, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", made_at)
-    cluster.write_config_map(record.content())
+    try:
+        if wrong := apply(manifest, context, *more):
+            raise NotReady(f"not all objects are applied:\n  {wrong}")
+        say(f"applied {len(objects_of(manifest))} objects")
+        wait(cluster, name, before, options.timeout_s, options.poll_s)
+        predict(cluster, name)
+        deployed = record.add(manifest, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", made_at)
+        cluster.write_config_map(record.content())
+    except (NotReady, ClusterError) as failed:
+        print(failed, file=sys.stderr)
+        where = f"ENV={environment} CONTEXT={context}"
+        back = f"; back to what ran before: make rollback {where}" if had and not options.rollback else ""
+        print(f"what was applied stays, and is no deploy to go back to{back}", file=sys.stderr)
+        return 1
     say(f"{name} serves in {namespace}: {deployed}")
-    if left := sorted(set(map(name_of, had)) - set(map(name_of, objects))):
+    if left := sorted(set(map(name_of, had)) - set(map(name_of, objects_of(manifest)))):
         say(f"no longer in the manifest, and still in the cluster: {' '.join(left)}")
         say(f"  kubectl delete --context {context} --namespace {namespace} NAME removes what nothing needs")
+    return 0
 
 
 def main() -> int:
@@ -308,20 +315,13 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what runs beside this ends with it
     try:
-        run(options)
+        return run(options)
     except Refused as refused:
         print(f"refused: {refused}", file=sys.stderr)
         return 2
-    except (NotReady, ClusterError) as failed:
-        print(failed, file=sys.stderr)
-        where = f"ENV={options.environment}{f' CONTEXT={options.context}' if options.context else ''}"
-        again = "" if options.rollback else f"; back to what ran before: make rollback {where}"
-        print(f"what was applied stays, and is no deploy to go back to{again}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("\ninterrupted: what was applied stays, and is no deploy to go back to", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

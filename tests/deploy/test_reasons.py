@@ -27,12 +27,14 @@ TERMINATED = {"exitCode": 1, "reason": "Error"}
 
 
 def not_ready(desk: Desk, *turns: Callable[[Object], None], timeout_s: float = 0.4) -> str:
-    """Why, after a deploy that is applied and does not become ready."""
+    """Why, after a deploy that is applied and does not become ready; a rollback is offered where there is one."""
+    worked = desk.api.has("configmaps", f"{NAME}-deployed") and desk.deployed()["deploys"] != "[]"
     desk.overlay("local")
     desk.api.turns = list(turns)
     done = desk(timeout_s=timeout_s)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "make rollback ENV=local" in done.stderr
+    assert "what was applied stays, and is no deploy to go back to" in done.stderr
+    assert ("make rollback ENV=local CONTEXT=" in done.stderr) == worked
     assert desk.deployed()["running"] == ""
     return done.stderr
 
