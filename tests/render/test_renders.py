@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.render.checks import CHECKS, Check, distinct, imports_of, join, mypy, ruff
-from tests.rendering import recorded_answers
-from tests.variants import AXES, NAMED, RUN, choices_of, labels_of, pairs_of
+from tests.rendering import files_of, recorded_answers
+from tests.variants import AXES, NAMED, ROOT, RUN, choices_of, labels_of, pairs_of
 
 
 def test_every_choice_occurs_in_a_variant(renders: dict[str, Path], digests: list[dict[str, str]]) -> None:
@@ -36,6 +36,15 @@ def test_feast_is_neither_installed_nor_imported_unless_it_was_chosen(renders: d
         imported = any("feast" in dotted.split(".")[0] for _, dotted in imports_of(folder, "*.py"))
         found |= {name} if pinned or imported else set()
     assert found == with_feast
+
+
+@pytest.mark.parametrize(("source", "written"), [("kubernetes/manifests", "deploy"), ("alerts/runbooks", "runbooks")])
+def test_every_manifest_and_every_runbook_is_written_for_some_answers(
+    source: str, written: str, renders: dict[str, Path]
+) -> None:
+    found = set[str]().union(*(files_of(folder / written) for folder in renders.values()))
+    forgotten = {name.removesuffix(".jinja") for name in files_of(ROOT / "extensions" / source)} - found
+    assert not forgotten, f"no answers bring these files of extensions/{source}: list or delete them"
 
 
 def test_two_renders_of_the_same_answers_have_the_same_bytes(digests: list[dict[str, str]]) -> None:
