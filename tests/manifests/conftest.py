@@ -22,7 +22,9 @@ SAMPLES: dict[str, Answers] = {
         "features": "redis",
         **AXES["vector_db"]["qdrant_cloud"],
         "head_fault_tolerance": True,
+        "platform": "gke",
         "ingress": "gateway",
+        "gitops": "argocd",
         "secrets": "external",
         "weights": "cache",
     },
@@ -30,11 +32,25 @@ SAMPLES: dict[str, Answers] = {
         "serving": "container",
         "features": "feast",
         **AXES["vector_db"]["qdrant_self_hosted"],
+        "platform": "gke",
         "ingress": "ingress",
+        "gitops": "flux",
         "model_source": "/models/minilm",
     },
-    "claims": {"serving": "ray", "gpu_type": "l4", "model_gpu_share": 1, "gpu_sharing": "dra"},
-    "two-groups": {"serving": "ray", **AXES["models"]["two"]},
+    "claims": {
+        "serving": "ray",
+        "gpu_type": "l4",
+        "model_gpu_share": 1,
+        "gpu_sharing": "dra",
+        **AXES["vector_db"]["qdrant_self_hosted"],
+    },
+    "two-groups": {
+        "serving": "ray",
+        **AXES["models"]["two"],
+        "platform": "gke",
+        "ingress": "ingress",
+        "gitops": "flux",
+    },
 }
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import yaml
+
 from tests.manifests.built import Faults, Object, Overlay, Pod
 from tests.variants import ROOT
 
@@ -108,16 +110,20 @@ def kept_local(overlay: Overlay) -> Faults:
 # ---- secrets ---------------------------------------------------------------------------------------------------------
 
 
+def secrets_made_in(text: str) -> dict[str, set[str]]:
+    """Secret -> keys, of every `kubectl create secret generic`. A file of variables may hold any key."""
+    made: dict[str, set[str]] = {}
+    joined = re.sub(r"\\\n|\n +(?=--from)", " ", text)
+    for name, options in re.findall(r"\bcreate secret generic (\S+)([^\n]*)", joined):
+        keys = re.findall(r"--from-(?:literal|file)=\"?([\w.-]+)", options)
+        made.setdefault(name, set()).update(keys, {"*"} if "--from-env-file" in options else ())
+    return made
+
+
 @functools.cache
 def made_by_hand() -> dict[str, set[str]]:
-    """Secret -> keys, of every `kubectl create secret generic` in docs/how-to. A file of variables may hold any key."""
-    made: dict[str, set[str]] = {}
-    for path in sorted((ROOT / "docs/how-to").glob("*.md")):
-        text = path.read_text().replace("\\\n", " ")
-        for name, options in re.findall(r"kubectl create secret generic (\S+)([^\n]*)", text):
-            keys = re.findall(r"--from-(?:literal|file)=\"?([\w.-]+)", options)
-            made.setdefault(name, set()).update(keys, {"*"} if "--from-env-file" in options else ())
-    return made
+    """Secret -> keys, of docs/how-to."""
+    return secrets_made_in("\n".join(path.read_text() for path in sorted((ROOT / "docs/how-to").glob("*.md"))))
 
 
 def secrets_of(overlay: Overlay) -> dict[str, set[str]]:
@@ -135,31 +141,39 @@ def secrets_of(overlay: Overlay) -> dict[str, set[str]]:
     return made
 
 
+def asked(overlay: Overlay) -> Iterator[tuple[str, str, str | None]]:
+    """Where, Secret, and its key, of everything that asks for one; None for a key where all are taken."""
+    for where, thing in overlay.objects.items():
+        for key, value in walk(thing):
+            if key in ("secretKeyRef", "credentials") or (key == "secret" and "key" in value):
+                yield where, value["name"], value["key"]
+            elif key == "secretRef":
+                yield where, value["name"], None
+            elif key == "secret" and "secretName" in value:
+                for item in value.get("items", [{"key": None}]):
+                    yield where, value["secretName"], item["key"]
+            elif key == "authOptions" and "secretName" in value:
+                yield where, value["secretName"], "auth_token"
+
+
+def not_made(overlay: Overlay, made: dict[str, set[str]], by: str) -> Faults:
+    faults = []
+    for where, name, key in asked(overlay):
+        if name not in made:
+            faults.append(f"{where}: {by} makes the Secret {name}")
+        elif key is not None and not made[name] & {key, "*"}:
+            faults.append(f"{where}: {by} makes the key {key} of the Secret {name}, which has {sorted(made[name])}")
+    return faults
+
+
 def secrets(overlay: Overlay) -> Faults:
     """Every Secret, and key of one, has a maker; and none of their values stands in an object."""
-    made = secrets_of(overlay)
-    faults = []
-
-    def ask(where: str, name: str, key: str | None) -> None:
-        if name not in made:
-            faults.append(f"{where}: nobody makes the Secret {name}")
-        elif key is not None and not made[name] & {key, "*"}:
-            faults.append(f"{where}: nobody makes the key {key} of the Secret {name}, which has {sorted(made[name])}")
-
+    faults = not_made(overlay, secrets_of(overlay), "nobody")
     for where, thing in overlay.objects.items():
         if thing["kind"] == "Secret":
             faults.append(f"{where}: a Secret does not belong in a file")
         for key, value in walk(thing):
-            if key in ("secretKeyRef", "credentials") or (key == "secret" and "key" in value):
-                ask(where, value["name"], value["key"])
-            elif key == "secretRef":
-                ask(where, value["name"], None)
-            elif key == "secret" and "secretName" in value:
-                for item in value.get("items", [{"key": None}]):
-                    ask(where, value["secretName"], item["key"])
-            elif key == "authOptions" and "secretName" in value:
-                ask(where, value["secretName"], "auth_token")
-            elif key == "env":
+            if key == "env":
                 faults += [
                     f"{where}: {each['name']} stands in the file; take it from a Secret"
                     for each in value
@@ -174,6 +188,14 @@ def secrets(overlay: Overlay) -> Faults:
             if re.search(r"(KEY|PASSWORD|TOKEN|SECRET)$", name)
         ]
     return faults
+
+
+def secrets_in_ci(overlay: Overlay) -> Faults:
+    """The workflow that applies the overlay of a laptop makes what its pods ask for, or they would not start there."""
+    workflow = overlay.folder / ".github/workflows/kubernetes.yml"
+    if overlay.environment != "local" or not workflow.exists():  # with weights on a volume there is none
+        return []
+    return not_made(overlay, secrets_made_in(workflow.read_text()), "kubernetes.yml never")
 
 
 # ---- selectors -------------------------------------------------------------------------------------------------------
@@ -267,14 +289,21 @@ def selectors(overlay: Overlay) -> Faults:
 
 
 def budgets(overlay: Overlay) -> Faults:
-    """A drain of nodes takes one pod at a time, and no head that cannot come back."""
+    """A drain of nodes takes one pod at a time of those that are always there, and no head that cannot come back.
+
+    A RayCluster has no scale subresource: with maxUnavailable, or a share of its pods, Kubernetes would let none go.
+    """
     faults = []
     for key, thing in overlay.of_kind("PodDisruptionBudget"):
-        wanted = 1
-        if key.endswith("-head") and not overlay.answers.get("head_fault_tolerance"):
-            wanted = 0
-        if thing["spec"].get("maxUnavailable") != wanted:
-            faults.append(f"{key}: lets {thing['spec'].get('maxUnavailable')} pods go at once, not {wanted}")
+        wanted: Object = {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow"}
+        if key.endswith("-head"):
+            wanted = {"minAvailable": 0 if overlay.answers["head_fault_tolerance"] else 1}
+        elif overlay.answers["serving"] == "ray" and thing["metadata"]["name"] != "qdrant":
+            least = sum(pod.group["minReplicas"] for pod in overlay.pods() if role(pod) == "worker" and pod.group)
+            wanted = {"minAvailable": max(least - 1, 0), "unhealthyPodEvictionPolicy": "AlwaysAllow"}
+        found = {name: value for name, value in thing["spec"].items() if name != "selector"}
+        if found != wanted:
+            faults.append(f"{key}: says {found}, not {wanted}")
     return faults
 
 
@@ -364,6 +393,42 @@ def routes(overlay: Overlay) -> Faults:
     return faults
 
 
+# What GKE's Ingress must find at a Service, less the name of the BackendConfig.
+OF_BACKEND = {"cloud.google.com/neg": '{"ingress": true}', "cloud.google.com/backend-config": '{"default": "%s"}'}
+
+
+def health_of_backends(overlay: Overlay) -> Faults:
+    """On GKE each way from outside comes with the path to ask for health: else it is `/`, which is a 404 here.
+
+    No schema of these kinds is at hand (see schemas.py): they are compared whole.
+    """
+    answers, faults = overlay.answers, []
+    ray, name = answers["serving"] == "ray", answers["service_name"]
+    way = answers["ingress"] if answers["platform"] == "gke" else "none"
+    check = {"requestPath": "/-/healthz" if ray else "/readyz"}
+    target = {"group": "", "kind": "Service", "name": f"{name}-serve-svc" if ray else name}
+    longest_s = max(5, -(-answers["latency_objective_ms"] // 100))
+    wanted: dict[str, Object] = {}
+    if way == "gateway":
+        config = {"type": "HTTP", "httpHealthCheck": check}
+        wanted[f"HealthCheckPolicy/{name}"] = {"default": {"config": config}, "targetRef": target}
+    elif way == "ingress":
+        wanted[f"BackendConfig/{name}"] = {"healthCheck": {"type": "HTTP", **check}, "timeoutSec": longest_s + 5}
+        key = f"RayService/{name}" if ray else f"Service/{name}"
+        thing = overlay.objects[key]
+        service = thing["spec"].get("serveService", {}) if ray else thing
+        given = service.get("metadata", {}).get("annotations", {})
+        for annotation, value in OF_BACKEND.items():
+            if given.get(annotation) != value.replace("%s", name):
+                faults.append(f"{key}: the annotation {annotation} of its Service is {given.get(annotation)}")
+    if overlay.environment == "local":
+        wanted = {}
+    found = {key: thing["spec"] for key, thing in overlay.of_kind("HealthCheckPolicy", "BackendConfig")}
+    if found != wanted:
+        faults.append(f"load balancers are told {found}, not {wanted}")
+    return faults
+
+
 @dataclass(frozen=True)
 class Caller:
     """Who sends packets: a pod, by its namespace's labels and its own; or an address outside the cluster."""
@@ -446,7 +511,7 @@ def traffic(overlay: Overlay) -> Faults:
         for port in sorted(numbers):
             may = {caller.name: True for caller in own if ray}
             may |= {caller.name: port == 8000 for caller in (OPERATOR, PROMETHEUS, *OTHERS[:2], *jobs)}
-            may |= {OTHERS[2].name: False}
+            may |= {OTHERS[2].name: port == 8000 and overlay.answers["ingress"] != "none"}
             if ray:
                 may[OPERATOR.name] = port in (8000, 8265) if role(pod) == "head" else port == 8000
                 may[PROMETHEUS.name] = port in {8000, *METRICS[role(pod)]}
@@ -464,15 +529,74 @@ def traffic(overlay: Overlay) -> Faults:
     return faults
 
 
+# ---- a controller that brings all this from git ---------------------------------------------------------------------
+
+# Answer to `gitops` -> annotations that keep an object which git no longer has.
+KEPT = {
+    "none": {},
+    "argocd": {
+        "argocd.argoproj.io/sync-options": "Prune=false",
+        "argocd.argoproj.io/compare-options": "IgnoreExtraneous",
+    },
+    "flux": {"kustomize.toolkit.fluxcd.io/prune": "disabled"},
+}
+
+
+def kept_while_used(overlay: Overlay) -> Faults:
+    """A change of the switches renames their ConfigMap, and the cluster that runs goes on to ask for the old name."""
+    names = {
+        source["configMapRef"]["name"]
+        for pod in overlay.pods()
+        for container in pod.containers
+        for source in container.get("envFrom", [])
+        if "configMapRef" in source
+    }
+    faults = []
+    for key, thing in overlay.of_kind("ConfigMap"):
+        given = thing["metadata"].get("annotations", {})
+        if thing["metadata"]["name"] in names and given != KEPT[overlay.answers["gitops"]]:
+            faults.append(f"{key}: has the annotations {given}, not {KEPT[overlay.answers['gitops']]}")
+    return faults
+
+
+def watched_by_gitops(overlay: Overlay) -> Faults:
+    """Flux waits for the object that serves; Flux and Argo CD know each word with which KubeRay gives it up.
+
+    What they make of their expressions, in CEL and Lua, is not run here.
+    """
+    gitops, ray = overlay.answers["gitops"], overlay.answers["serving"] == "ray"
+    if gitops == "none" or overlay.environment == "local":
+        return []
+    faults = []
+    file = "argocd-health.yaml" if gitops == "argocd" else f"flux-{overlay.environment}.yaml"
+    path = overlay.folder / "deploy/gitops" / file
+    if gitops == "flux":
+        spec = yaml.safe_load(path.read_text())["spec"]
+        thing = overlay.objects[f"{'RayService' if ray else 'Deployment'}/{overlay.answers['service_name']}"]
+        wanted = {key: thing[key] for key in ("apiVersion", "kind")}
+        wanted |= {key: thing["metadata"][key] for key in ("name", "namespace")}
+        if spec.get("healthChecks") != [wanted] or spec.get("wait"):  # `wait` is for all objects, in place of these
+            faults.append(f"{path.name}: waits for {spec.get('healthChecks')}, not {wanted}")
+    if ray:
+        terminal = re.findall(r'case "(\w+)":', (overlay.folder / "deploy/serving.py").read_text())
+        words = [*terminal, "UpgradeInProgress", *(["observedGeneration"] if gitops == "argocd" else [])]
+        faults += [f"{path.name}: does not look at {word}" for word in words if word not in path.read_text()]
+    return faults
+
+
 CHECKS: list[Callable[[Overlay], Faults]] = [
     names_that_pods_use,
     storage,
     namespaces,
     kept_local,
     secrets,
+    secrets_in_ci,
     selectors,
     budgets,
     monitors,
     routes,
+    health_of_backends,
     traffic,
+    kept_while_used,
+    watched_by_gitops,
 ]

@@ -19,6 +19,9 @@ import yaml
 from tests.manifests.built import Object, Overlay
 from tests.variants import ROOT
 
+# Kinds whose fields no schema is at hand for: clusters of Google bring them. reference_checks.py compares them whole.
+WITHOUT_A_SCHEMA = {("networking.gke.io/v1", "HealthCheckPolicy"), ("cloud.google.com/v1", "BackendConfig")}
+
 
 def crd_folder() -> Path:
     """Raises FileNotFoundError with the remedy: what is not checked must not look checked."""
@@ -72,6 +75,8 @@ def crd_schema(api_version: str, kind: str) -> Any:
 
 def schema_faults(where: str, thing: Object) -> list[str]:
     """What the API server would refuse, and what it would ignore."""
+    if (thing["apiVersion"], thing["kind"]) in WITHOUT_A_SCHEMA:
+        return []
     schema = crd_schema(thing["apiVersion"], thing["kind"])
     if schema is not None:
         errors = jsonschema.Draft202012Validator(schema).iter_errors(thing)

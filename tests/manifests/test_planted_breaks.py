@@ -18,6 +18,8 @@ BY_NAME = {check.__name__: check for check in CHECKS}
 GONE = object()
 RAY, SERVER = "RayService/text-service", "Deployment/text-service"
 HPA = "HorizontalPodAutoscaler/text-service"
+WORKERS_BUDGET, HEAD_BUDGET = "PodDisruptionBudget/text-service", "PodDisruptionBudget/text-service-head"
+HEALTH, BACKENDS = "HealthCheckPolicy/text-service", "BackendConfig/text-service"
 C = ("spec", "rayClusterConfig")
 HEAD = (*C, "headGroupSpec")
 GROUP = (*C, "workerGroupSpecs", 0)
@@ -35,6 +37,7 @@ ROUTE = ("spec", "rules", 0, "backendRefs", 0)
 INGRESS = ("spec", "rules", 0, "http", "paths", 0, "backend", "service")
 LABELS = ("template", "metadata", "labels")
 NAME, COMPONENT = "app.kubernetes.io/name", "app.kubernetes.io/component"
+CI, FLUX = ".github/workflows/kubernetes.yml", "deploy/gitops/flux-production.yaml"
 OPEN = [{"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}], "ports": [{"port": 8000}]}]
 Path_ = tuple[str | int, ...]
 
@@ -213,7 +216,13 @@ OBJECTS: list[tuple[str, str, str, Path_, Any, str]] = [
     ),
     ("selectors", "ray", "NetworkPolicy/text-service", ("metadata", "name"), "other", "is not said in"),
     ("selectors", "container", "Service/text-service", ("spec", "selector", NAME), "texts", "selects nobody"),
-    ("budgets", "ray", "PodDisruptionBudget/text-service", ("spec", "maxUnavailable"), "50%", "lets 50% pods go"),
+    ("budgets", "ray", WORKERS_BUDGET, ("spec", "minAvailable"), "50%", "says {'minAvailable': '50%', 'unh"),
+    ("budgets", "ray", WORKERS_BUDGET, ("spec", "maxUnavailable"), 1, "'maxUnavailable': 1}, not {'minAvailable': 0"),
+    ("budgets", "ray", WORKERS_BUDGET, ("spec", "unhealthyPodEvictionPolicy"), GONE, "says {'minAvailable': 0}, not"),
+    ("budgets", "two-groups", WORKERS_BUDGET, ("spec", "minAvailable"), 2, "not {'minAvailable': 1"),
+    ("budgets", "ray", HEAD_BUDGET, ("spec", "minAvailable"), 1, "says {'minAvailable': 1}, not {'minAvailable': 0}"),
+    ("budgets", "claims", HEAD_BUDGET, ("spec", "minAvailable"), 0, "says {'minAvailable': 0}, not"),
+    ("budgets", "container", WORKERS_BUDGET, ("spec", "maxUnavailable"), 2, "says {'maxUnavailable': 2, 'unh"),
     (
         "monitors",
         "ray",
@@ -246,6 +255,42 @@ OBJECTS: list[tuple[str, str, str, Path_, Any, str]] = [
     ("routes", "container", "Ingress/text-service", (*INGRESS, "port"), {"number": 80}, "leads to port 80 of"),
     ("routes", "container", "Service/text-service", ("spec", "type"), "NodePort", "open to the outside by itself"),
     ("routes", "container", "Service/text-service", ("spec", "ports", 0, "targetPort"), "web", "leads to port web"),
+    ("health_of_backends", "ray", HEALTH, ("spec", "targetRef", "name"), "text-service", "balancers are told {'Health"),
+    (
+        "health_of_backends",
+        "ray",
+        HEALTH,
+        ("spec", "default", "config", "httpHealthCheck", "requestPath"),
+        "/",
+        "'requestPath': '/'}",
+    ),
+    ("health_of_backends", "container", BACKENDS, ("spec", "healthCheck", "path"), "/readyz", "balancers are told"),
+    ("health_of_backends", "container", BACKENDS, ("spec", "timeoutSec"), 5, "balancers are told"),
+    (
+        "health_of_backends",
+        "container",
+        "Service/text-service",
+        ("metadata", "annotations"),
+        {},
+        "backend-config of its Service is None",
+    ),
+    ("health_of_backends", "two-groups", RAY, ("spec", "serveService"), GONE, "cloud.google.com/neg of its Service is"),
+    (
+        "traffic",
+        "ray",
+        "NetworkPolicy/text-service",
+        ("spec", "ingress", 0, "from"),
+        [{"namespaceSelector": {}}],
+        "an address outside does not get to port 8000",
+    ),
+    (
+        "traffic",
+        "claims",
+        "NetworkPolicy/text-service",
+        ("spec", "ingress", 0, "from"),
+        GONE,
+        "an address outside gets to port 8000",
+    ),
     ("traffic", "ray", "NetworkPolicy/text-service", ("spec", "ingress"), [{}], "an address outside gets to port 8265"),
     ("traffic", "ray", "NetworkPolicy/text-service", ("spec", "ingress"), OPEN, "Prometheus does not get to port 8080"),
     (
@@ -415,7 +460,7 @@ OBJECTS: list[tuple[str, str, str, Path_, Any, str]] = [
     ("selectors", "container", "Service/qdrant", ("spec", "selector", NAME), "q", "Service/qdrant: selects nobody"),
     ("selectors", "container", BUDGET, ("spec", "selector", "matchLabels", COMPONENT), "db", "/qdrant: selects nobody"),
     ("routes", "container", "Service/qdrant", ("spec", "ports", 0, "targetPort"), "http", "leads to port http, which"),
-    ("budgets", "container", BUDGET, ("spec", "maxUnavailable"), 2, "lets 2 pods go at once, not 1"),
+    ("budgets", "container", BUDGET, ("spec", "maxUnavailable"), 2, "/qdrant: says {'maxUnavailable': 2, 'unh"),
     ("restricted", "container", NODES, (*SERVER_POD, "securityContext", "runAsNonRoot"), GONE, "runs as root"),
     ("restricted", "container", NODES, (*SERVER_POD, "automountServiceAccountToken"), GONE, "gets a token of the API"),
     (
@@ -589,13 +634,54 @@ FILES: list[tuple[str, str, str, str, str, str]] = [
     ("routes", "ray", "deploy/cloud/kustomization.yaml", "  - httproute.yaml\n", "", "ways from outside are []"),
     ("images", "ray", "deploy/overlays/production/kustomization.yaml", "digest: sha256:", "newTag: v", "not pinned"),
     ("namespaces", "container", "deploy/overlays/production/kustomization.yaml", "namespace: text", "# ", "namespaces"),
+    (
+        "secrets_in_ci",
+        "claims/local",
+        CI,
+        " --from-literal=read-only-api-key=none",
+        "",
+        "makes the key read-only-api-key",
+    ),
+    (
+        "secrets_in_ci",
+        "claims/local",
+        CI,
+        "secret generic text-service-ray-auth",
+        "",
+        "the Secret text-service-ray-auth",
+    ),
+    ("health_of_backends", "ray", "deploy/cloud/kustomization.yaml", "  - healthcheckpolicy.yaml\n", "", "are told {}"),
+    ("kept_while_used", "ray", "config/kustomization.yaml", "Prune=false", "Prune=true", "not {'argocd"),
+    ("kept_while_used", "ray", "config/kustomization.yaml", "compare-options", "compares", "not {'argocd"),
+    ("kept_while_used", "two-groups", "config/kustomization.yaml", "prune: disabled", "prunes: disabled", "not {'kust"),
+    (
+        "watched_by_gitops",
+        "ray",
+        "deploy/gitops/argocd-health.yaml",
+        "InitializingTimeout",
+        "",
+        "does not look at Init",
+    ),
+    ("watched_by_gitops", "ray", "deploy/gitops/argocd-health.yaml", "observedGeneration", "", "does not look at obs"),
+    ("watched_by_gitops", "two-groups", FLUX, "'ValidationFailed', ", "", "does not look at ValidationFailed"),
+    ("watched_by_gitops", "two-groups", FLUX, "kind: RayService, name", "kind: RayCluster, name", "waits for [{"),
+    ("watched_by_gitops", "two-groups", FLUX, "wait: false", "wait: true", "waits for [{"),
+    (
+        "watched_by_gitops",
+        "container",
+        FLUX,
+        "healthChecks:",
+        "checks:",
+        "waits for None, not {'apiVersion': 'apps/v1'",
+    ),
 ]
 
 
 @pytest.fixture(scope="session")
 def whole(samples: dict[str, Path]) -> dict[str, Overlay]:
     """Overlays that have, between them, every kind of object: `production` of a render, or the one that is named."""
-    names = {name: (name, "production") for name in samples} | {"ray/local": ("ray", "local")}
+    names = {name: (name, "production") for name in samples}
+    names |= {f"{name}/local": (name, "local") for name in ("ray", "claims")}
     built = {
         name: Overlay(f"{folder}/{environment}", samples[folder], read(build(samples[folder], environment)))
         for name, (folder, environment) in names.items()
@@ -644,11 +730,13 @@ def test_a_break_in_an_object_is_found(
 def test_a_break_in_a_rendered_file_is_found(
     check: str, name: str, file: str, old: str, new: str, words: str, samples: dict[str, Path], tmp_path: Path
 ) -> None:
-    folder = Path(shutil.copytree(samples[name], tmp_path / name))
+    sample, _, environment = name.partition("/")
+    folder = Path(shutil.copytree(samples[sample], tmp_path / sample))
     text = (folder / file).read_text()
     assert old in text
     (folder / file).write_text(text.replace(old, new))
-    found = BY_NAME[check](with_files(Overlay(f"{name}/production", folder, read(build(folder, "production")))))
+    built = Overlay(f"{sample}/{environment or 'production'}", folder, read(build(folder, environment or "production")))
+    found = BY_NAME[check](built if environment else with_files(built))
     assert any(words in fault for fault in found), found
 
 

@@ -34,7 +34,8 @@ def test_no_path_of_a_service_disappears_without_a_way_for_its_users(template: P
             {"gpu_type": "l4", "gpu_sharing": "dra", "weights": "cache", "ingress": "ingress"},
         )
         for number, some in enumerate(cluster):
-            answers = {**some, "serving": "ray", "secrets": "external", "gitops": ["argocd", "flux"][number]}
+            answers = {**some, "serving": "ray", "platform": "gke", "secrets": "external"}
+            answers["gitops"] = ["argocd", "flux"][number]
             rendered |= set(files_of(render(template, tmp_path / f"kubernetes-{number}", answers)))
     lost, new = sorted(here - rendered), sorted(rendered - here)
     assert not lost, (
