@@ -19,7 +19,8 @@ to the code, to the dashboards and to the alerts.
 
 The same names in both modes. A container offers them at `/metrics`. Ray exports those that begin with `service_` from
 each node, with `ray_` in front and the labels `application`, `deployment` and `replica` besides. Prometheus adds
-`namespace`, `pod`, `instance` and `job`.
+`namespace`, `pod`, `instance` and `job`; monitors copy `app_kubernetes_io_name` from the service's pods, and
+`app_kubernetes_io_part_of` from the Service of Qdrant.
 
 """
 TAIL = """

@@ -52,7 +52,7 @@ def running_prometheus(
 ) -> Iterator[Prometheus]:
     """Prometheus with the rules of the render in `folder`, each text of rules as `change` makes it.
 
-    targets: job -> host:port. All series have the namespace `laptop`, as in the configuration that ships.
+    targets: job -> host:port. All series have the labels of the configuration that ships.
     """
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="prometheus-") as name:
@@ -62,7 +62,7 @@ def running_prometheus(
         shipped = yaml.safe_load((folder / "monitoring/prometheus.yml").read_text())
         (first,) = shipped["scrape_configs"]
         scrapes = [
-            {**first, "job_name": job, "static_configs": [{"targets": [target], "labels": {"namespace": "laptop"}}]}
+            {**first, "job_name": job, "static_configs": [{**first["static_configs"][0], "targets": [target]}]}
             for job, target in targets.items()
         ]
         config = {

@@ -12,6 +12,9 @@ from tests.variants import ROOT
 
 # What Prometheus adds to each series of a target, and Ray to each of a replica.
 OF_TARGET = {"namespace", "pod", "instance", "job"}
+# What monitors copy of the pods, or of the Service, of what they scrape; by source of a metric.
+OF_SERVICE, OF_DATABASE = "app_kubernetes_io_name", "app_kubernetes_io_part_of"
+COPIED = {"service": {OF_SERVICE}, "ray": {OF_SERVICE}, "qdrant": {OF_DATABASE}}
 OF_REPLICA = {"application", "deployment", "replica"}
 # Labels of what our recording rules make.
 BY_MODEL = {"namespace", "model"}
@@ -31,7 +34,7 @@ def catalogue(serving: str) -> dict[str, set[str]]:
             continue
         ours = metric["source"] == "service" and serving == "ray"
         name = f"ray_{metric['name']}" if ours else metric["name"]
-        labels = {*metric["labels"], *OF_TARGET, *(OF_REPLICA if ours else ())}
+        labels = {*metric["labels"], *OF_TARGET, *COPIED.get(metric["source"], ()), *(OF_REPLICA if ours else ())}
         if metric["kind"] == "histogram":
             series |= {f"{name}_bucket": labels | {"le"}, f"{name}_count": labels}
         else:
@@ -40,9 +43,9 @@ def catalogue(serving: str) -> dict[str, set[str]]:
 
 
 def recorded_by(rules: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
-    """What recording rules make, and its labels: all are by namespace and model, objectives also by their own."""
+    """What recording rules make, and its labels: all are by namespace and model, and say whose they are."""
     names = {str(rule["record"]) for rule in rules if "record" in rule}
-    return {name: BY_MODEL | (OF_OBJECTIVE if name.startswith("slo:") else set()) for name in names}
+    return {name: BY_MODEL | (OF_OBJECTIVE if name.startswith("slo:") else {OF_SERVICE}) for name in names}
 
 
 def metrics_of(expression: str) -> list[tuple[str, set[str]]]:

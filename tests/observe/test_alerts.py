@@ -12,13 +12,35 @@ import pytest
 import yaml
 
 from tests.manifests.schemas import schema_faults
-from tests.observe.promql import BY_MODEL, OF_OBJECTIVE, catalogue, metrics_of, recorded_by, unknown
+from tests.observe.promql import (
+    BY_MODEL,
+    OF_DATABASE,
+    OF_OBJECTIVE,
+    OF_SERVICE,
+    catalogue,
+    metrics_of,
+    recorded_by,
+    unknown,
+)
 from tests.observe.variants import VARIANTS
+from tests.rendering import recorded_answers
 from tests.variants import ROOT
 
 # Runbooks that no alert leads to.
 PROCEDURES = {"restore-qdrant", "upgrade-qdrant"}
 ALERTS = "monitoring/alerts"
+# What the version before mends.
+BEGUN_BY_A_DEPLOYMENT = {
+    "AvailabilityBudgetBurningFast",
+    "LatencyBudgetBurningFast",
+    "NoReplicaReady",
+    "ReplicasRestarting",
+    "SearchHasNoIndex",
+}
+# Commands of kubectl about nodes, which are in no namespace.
+OF_THE_CLUSTER = ("drain ", "debug node/", "top node")
+# Cards and what Kubernetes counts are no service's own.
+OF_NOBODY = ("DCGM_", "kube_", "kubelet_")
 
 
 @pytest.fixture(params=VARIANTS)
@@ -42,7 +64,7 @@ def alerts(folder: Path) -> list[dict[str, Any]]:
 
 
 def serving(folder: Path) -> str:
-    return str(yaml.safe_load((folder / ".copier-answers.yml").read_text())["serving"])
+    return str(recorded_answers(folder)["serving"])
 
 
 def faults(folder: Path) -> list[str]:
@@ -128,8 +150,36 @@ def test_recorded_series_have_the_labels_that_they_are_said_to_have(service: Pat
     for rule in rules(service):
         if "record" in rule:
             assert set(rule.get("labels", {})) <= OF_OBJECTIVE, rule["record"]
+            more = set() if rule["record"].startswith("slo:") else {OF_SERVICE}
             for labels in re.findall(r"by \((.*?)\)", rule["expr"]):
-                assert set(labels.split(", ")) == BY_MODEL, rule["record"]
+                assert set(labels.split(", ")) == BY_MODEL | more, rule["record"]
+
+
+def test_every_series_of_a_rule_is_asked_for_by_the_name_of_the_service(service: Path) -> None:
+    """Another service in the same Prometheus may have the same models, and a Qdrant with the same names."""
+    name = recorded_answers(service)["service_name"]
+    own = [f'{label}="{name}"' for label in (OF_SERVICE, OF_DATABASE, "sloth_service")]
+    for rule in rules(service):
+        scraped = [metric for metric, _ in metrics_of(rule["expr"]) if not metric.startswith(OF_NOBODY)]
+        assert sum(map(rule["expr"].count, own)) == len(scraped), rule
+
+
+def test_all_that_is_scraped_carries_what_the_rules_ask_for(service: Path) -> None:
+    name = recorded_answers(service)["service_name"]
+    monitors = list((service / "deploy/cloud").glob("podmonitor*.yaml"))
+    assert monitors
+    for path in monitors:
+        spec = yaml.safe_load(path.read_text())["spec"]
+        assert spec["podTargetLabels"] == ["app.kubernetes.io/name"], path.name
+        # Else a pod without the label, or with another name in it, would be scraped and not be seen.
+        assert spec["selector"]["matchLabels"]["app.kubernetes.io/name"] == name, path.name
+    for scrape in yaml.safe_load((service / "monitoring/prometheus.yml").read_text())["scrape_configs"]:
+        assert all(each["labels"][OF_SERVICE] == name for each in scrape["static_configs"])
+    if (database := service / "deploy/qdrant").exists():
+        spec = yaml.safe_load((database / "servicemonitor.yaml").read_text())["spec"]
+        assert spec["targetLabels"] == ["app.kubernetes.io/part-of"]
+        scraped = yaml.safe_load((database / "service-headless.yaml").read_text())["metadata"]["labels"]
+        assert scraped.items() >= {**spec["selector"]["matchLabels"], "app.kubernetes.io/part-of": name}.items()
 
 
 def test_no_rule_reads_the_sum_of_a_histogram(service: Path) -> None:
@@ -193,8 +243,37 @@ def test_every_query_of_a_runbook_names_what_exists(service: Path) -> None:
 def test_every_answer_that_a_runbook_changes_is_a_question(service: Path) -> None:
     questions = yaml.safe_load((ROOT / "copier.yml").read_text())
     for path in (service / "runbooks").iterdir():
-        for key in re.findall(r"--data (\w+)=", path.read_text()):
+        text = path.read_text()
+        for key in re.findall(r"--data (\w+)=", text):
             assert key in questions, f"{path.name}: {key}"
+        # Else every question is asked again.
+        assert text.count("copier update") == text.count("copier update --defaults --data"), path.name
+
+
+def test_every_command_of_a_runbook_says_where_it_looks(service: Path) -> None:
+    name = recorded_answers(service)["service_name"]
+    exposed = {"qdrant", name if serving(service) == "container" else f"{name}-serve-svc"}
+    for path in (service / "runbooks").iterdir():
+        text = path.read_text()
+        commands = [each for each in re.findall(r"\bkubectl (\S+ \S+)", text) if not each.startswith(OF_THE_CLUSTER)]
+        assert [each for each in commands if not each.startswith("-n $NAMESPACE")] == [], path.name
+        if commands:
+            first = text.index("kubectl -n $NAMESPACE")
+            assert f"    NAMESPACE={name}-production\n" in text[:first], path.name
+        assert set(re.findall(r"port-forward svc/(\S+)", text)) <= exposed, path.name
+        assert set(re.findall(r"\$([A-Z]+)", text)) <= {"CONTEXT", "KEY", "NAMESPACE", "PROMETHEUS"}, path.name
+        if ":8000/" in text:
+            assert text.index("port-forward svc/") < text.index(":8000/"), path.name
+
+
+def test_a_runbook_goes_back_first_where_a_deployment_may_have_begun_it(service: Path) -> None:
+    by_hand = recorded_answers(service)["gitops"] == "none"
+    command = "`make rollback ENV=production CONTEXT=...`" if by_hand else "`git revert` it and push"
+    for path in (service / "runbooks").iterdir():
+        text = " ".join(path.read_text().split())
+        assert ("It began with a deployment" in text) == (path.stem in BEGUN_BY_A_DEPLOYMENT), path.name
+        assert (f"go back first, {command}" in text) == (path.stem in BEGUN_BY_A_DEPLOYMENT), path.name
+        assert "go back to" not in text, path.name
 
 
 def test_the_page_of_alerts_lists_each_with_its_severity_and_each_recorded_series(observed: dict[str, Path]) -> None:

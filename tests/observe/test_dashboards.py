@@ -113,6 +113,9 @@ def test_dashboards_are_of_the_current_schema_and_small(service: Path) -> None:
         assert len(set(ids)) == len(ids)
         variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
         assert list(variables)[:4] == ["datasource", "environment", "model", "replica"]
+        # Another service may have models of the same names: its environments are not offered.
+        of_service = f'app_kubernetes_io_name="{recorded_answers(service)["service_name"]}"'
+        assert all(of_service in variables[name]["definition"] for name in ("environment", "model", "replica"))
         assert all(variables[name]["multi"] and variables[name]["includeAll"] for name in ("model", "replica"))
 
 

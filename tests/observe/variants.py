@@ -16,6 +16,6 @@ VARIANTS: dict[str, Answers] = {
         **AXES["vector_db"]["qdrant_self_hosted"],
         **AXES["models"]["two"],
     },
-    # Nothing can grow, and the promise is a whole number of nines.
-    "ray-fixed": {"serving": "ray", "availability_objective": 99, "model_max_replicas": 1},
+    # Nothing can grow, the promise is a whole number of nines, and a controller deploys.
+    "ray-fixed": {"serving": "ray", "availability_objective": 99, "model_max_replicas": 1, "gitops": "argocd"},
 }
