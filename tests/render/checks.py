@@ -8,24 +8,30 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+import io
 import json
 import math
+import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 import sysconfig
 import tomllib
 import types
 import typing
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import chdir
+from contextlib import chdir, redirect_stdout
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import yaml
+from huggingface_hub.cli import hf
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pydantic import BaseModel
@@ -158,7 +164,7 @@ def join(renders: dict[str, Path], target: Path) -> Path:
     """
     seen: dict[str, list[str]] = {}
     for folder in renders.values():
-        for path, text in texts_of(folder, "service/*.py", "jobs/*.py", "deploy/*.py"):
+        for path, text in texts_of(folder, "service/*.py", "jobs/*.py", "deploy/*.py", "monitoring/*.py"):
             contents = seen.setdefault(path, [])
             if text not in contents:
                 contents.append(text)
@@ -166,7 +172,8 @@ def join(renders: dict[str, Path], target: Path) -> Path:
                 (target / other).parent.mkdir(parents=True, exist_ok=True)
                 (target / other).write_text(text)
     settings = [(folder / "pyproject.toml").read_text() for folder in renders.values()]
-    (target / "pyproject.toml").write_text(max(settings, key=lambda text: len(text.partition("[tool.mypy]")[2])))
+    most = max(settings, key=lambda text: len(text.partition("[[tool.mypy.overrides]]")[2]))
+    (target / "pyproject.toml").write_text(most)
     return target
 
 
@@ -176,7 +183,7 @@ def mypy(folder: Path) -> Faults:
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        packages = [name for name in ("service", "jobs", "deploy") if (folder / name).exists()]
+        packages = [name for name in ("service", "jobs", "deploy", "monitoring") if (folder / name).exists()]
         return tool(folder, "mypy", "--cache-dir", str(cache), "--no-error-summary", *packages)
 
 
@@ -438,6 +445,27 @@ def dockerfile(folder: Path) -> Faults:
     return faults + tool(folder, "hadolint", "deploy/Dockerfile")
 
 
+def weights_in_image(folder: Path) -> Faults:
+    """What the image takes from the hub, as the pinned `hf` understands its command: weights and tokenizer."""
+    faults = []
+    text = (folder / "deploy/Dockerfile").read_text().replace("\\\n", " ")
+    for command in re.findall(r"\bhf (download .*)", text):
+        module = "huggingface_hub.cli.download"
+        with (
+            patch(f"{module}.snapshot_download", return_value="") as many,
+            patch(f"{module}.hf_hub_download", return_value=""),
+            redirect_stdout(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            hf.app(shlex.split(command), standalone_mode=False)
+        fetched = many.call_args.kwargs["allow_patterns"] if many.called else []
+        missing = sorted({"*.safetensors", "*.json", "*.txt", "*.model"} - set(fetched))
+        if missing:
+            faults.append(f"deploy/Dockerfile: hf {command} leaves out {', '.join(missing)}")
+    return faults
+
+
 def makefile(folder: Path) -> Faults:
     """Every target is phony and listed by `make help`, which `make` alone runs too."""
     targets = set(re.findall(r"^([a-z][\w-]*):(?!=)", (folder / "Makefile").read_text(), re.M))
@@ -511,6 +539,14 @@ def pre_commit(folder: Path) -> Faults:
         ),
         *tool(folder, "pre-commit", "validate-config"),
     ]
+
+
+def hooks(folder: Path) -> Faults:
+    """What `make lint` finds in a service that was just generated, of which `folder` is a copy to spoil: nothing."""
+    run(folder, "git", "init", "--quiet")
+    run(folder, "git", "add", "--intent-to-add", ".")
+    with patch.dict(os.environ, PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}", PRE_COMMIT_HOME=f"{folder}-hooks"):
+        return tool(folder, "pre-commit", "run", "--all-files", "--show-diff-on-failure")
 
 
 def ownership(folder: Path) -> Faults:
@@ -717,6 +753,7 @@ CHECKS: dict[Check, tuple[str, ...]] = {
     data_files: ("*",),
     yaml_style: ("*.yml", "*.yaml"),
     dockerfile: ("deploy/*", ".dockerignore"),
+    weights_in_image: ("deploy/Dockerfile",),
     makefile: ("Makefile",),
     workflows: (".github/*", "Makefile"),
     pre_commit: (".pre-commit-config.yaml", "pyproject.toml"),

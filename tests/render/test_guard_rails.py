@@ -162,6 +162,7 @@ PLANTED: list[tuple[checks.Check, str, str, str, str, str]] = [
         "0.9 of its memory",
     ),
     (checks.serve_config, RAY, "config/serve.yaml", '"second-model"]', "]", "the front does not list"),
+    (checks.weights_in_image, CONTAINER, "deploy/Dockerfile", "--include '*.json'", "'*.json'", "leaves out *.json"),
     (checks.serve_config, RAY, "config/ray.env", END, "RAY_SERVE_GO_FASTER=1", "reads no RAY_SERVE_GO_FASTER"),
 ]
 
@@ -206,6 +207,24 @@ def test_a_wrong_type_is_found(copy_of: Callable[[str], Path], tmp_path: Path) -
     assert any(
         "Incompatible types in assignment" in line for line in checks.mypy(checks.join({RAY: folder}, tmp_path / "j"))
     )
+
+
+@pytest.mark.parametrize(
+    ("file", "planted", "words"),
+    [
+        ("monitoring/observe.py", "x: int = 'one'", "Incompatible types in assignment"),
+        ("config/service.yaml", "password: hunter2-is-known", "Secret Keyword"),
+    ],
+)
+def test_what_the_hooks_of_a_service_refuse_is_found(
+    file: str, planted: str, words: str, renders: dict[str, Path], tmp_path: Path
+) -> None:
+    if "default" not in renders:
+        pytest.skip("with --variant the render to spoil is missing")
+    folder = Path(shutil.copytree(renders["default"], tmp_path / "default"))
+    with (folder / file).open("a") as spoiled:
+        spoiled.write(f"{planted}\n")
+    assert any(words in line for line in checks.hooks(folder))
 
 
 def test_another_byte_another_name_and_another_mode_are_another_render(copy_of: Callable[[str], Path]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.render.checks import CHECKS, Check, distinct, imports_of, join, mypy, ruff
+from tests.render.checks import CHECKS, Check, distinct, hooks, imports_of, join, mypy, ruff
 from tests.rendering import files_of, recorded_answers
 from tests.variants import AXES, NAMED, ROOT, RUN, choices_of, labels_of, pairs_of
 
@@ -76,3 +77,13 @@ def test_the_types_of_every_variant_are_right(renders: dict[str, Path], tmp_path
         }
         faults = mypy(join(some, tmp_path / str(feast))) if some else []
         assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("variant", ["default", "ray-with-context", "external"])
+def test_the_hooks_of_a_service_that_was_just_generated_pass(
+    variant: str, renders: dict[str, Path], tmp_path: Path
+) -> None:
+    if variant not in renders:
+        pytest.skip("with --variant this one is not rendered")
+    faults = hooks(Path(shutil.copytree(renders[variant], tmp_path / variant)))
+    assert not faults, "\n".join(faults)
