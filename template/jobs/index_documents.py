@@ -23,7 +23,7 @@ from service.runtime.configured_models import configured_models
 from service.runtime.device import claim_device
 from service.runtime.interface import Model, Tokens
 from service.runtime.partition import fit_cost_model, partition
-from service.runtime.retrieval import Document, RetrievalSettings
+from service.runtime.retrieval import Document, NotIndexed, RetrievalSettings
 from service.runtime.settings import SettingsError
 from service.runtime.vector_index import DatabaseError, IndexWriter, load_retrieval_settings
 
@@ -167,12 +167,17 @@ async def finish(writer: IndexWriter, build: str, count: int, prune: bool) -> No
         await asyncio.sleep(1)
     if held != count:
         raise IndexingError(f"the index {build} holds {held} documents and should hold {count}: it is not served")
+    try:
+        before = await writer.unserved()
+    except NotIndexed:  # the first
+        before = []
     await writer.serve()
     print(f"{count} documents are served from {build}")
     for name in await writer.unserved():
-        if prune:
+        drop = prune and name in before  # replicas may read for a moment yet what was served until now
+        if drop:
             await writer.drop(name)
-        print(f"{name} is {'deleted' if prune else 'no longer served: `--prune` deletes it'}")
+        print(f"{name} is {'deleted' if drop else 'no longer served: the next `--prune` deletes it'}")
 
 
 async def build(path: Path, found: Survey, settings: Any, model: DocumentEmbedder, prune: bool) -> None:

@@ -163,7 +163,7 @@ def test_a_new_file_is_served_at_once_and_whole_and_the_old_index_goes_only_when
     first, second = (write_lines(tmp_path / f"{n}.jsonl", documents(n)) for n in (50, 60))
     assert run_job(folder, "jobs.index_documents", str(first), **database.env()).returncode == 0
     done = run_job(folder, "jobs.index_documents", str(second), **database.env())
-    assert "is no longer served: `--prune` deletes it" in done.stdout
+    assert "is no longer served: the next `--prune` deletes it" in done.stdout
     assert held(folder, database)["count"] == 60
     assert held(folder, database)["collections"] == 2
     done = run_job(folder, "jobs.index_documents", str(second), "--prune", **database.env())

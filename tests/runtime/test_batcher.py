@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
-from service.runtime.batcher import Batcher, DeadlinePassed, QueueFull
+from service.runtime.batcher import Batcher, BatcherStopped, DeadlinePassed, QueueFull
 from service.runtime.interface import Tokens
 from service.runtime.metrics import ModelMetrics
 from service.runtime.metrics_prometheus import PrometheusExporter
@@ -245,3 +245,55 @@ def test_a_batch_wait_gathers_company_but_a_full_batch_goes_at_once() -> None:
 
     run(scenario, model, limits)
     assert model.batches == [[1, 1], [1, 1, 1, 1]]
+
+
+def test_a_model_that_raises_what_no_future_takes_fails_its_batch_and_not_the_next() -> None:
+    answers: Iterator[Length] = iter(())
+
+    def model(batch: Sequence[Tokens]) -> list[Length]:
+        return [next(answers)] if len(batch[0].ids) == 1 else [Length(length=len(item.ids)) for item in batch]
+
+    async def scenario(batcher: Batcher) -> None:
+        with pytest.raises(RuntimeError, match="the model raised StopIteration"):
+            await batcher.submit(of(1), 5)
+        assert await batcher.submit(of(2), 5) == [Length(length=2)]
+
+    run(scenario, model)
+
+
+def test_a_batcher_that_stops_says_so_in_the_log_and_to_all_who_wait_and_ask(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        waiting = asyncio.ensure_future(batcher.submit(of(1), 5))
+        await asyncio.sleep(0)
+
+        def broken() -> list[Any]:
+            raise ValueError("no plan")
+
+        batcher._take_batch = broken  # type: ignore[method-assign]
+        with pytest.raises(BatcherStopped, match="the batcher of 'm' has stopped"):
+            await waiting
+        assert not batcher.alive
+        with pytest.raises(BatcherStopped):
+            await batcher.submit(of(1), 5)
+
+    run(scenario, Recorder())
+    [record] = [each for each in caplog.records if "the batcher of 'm' has stopped" in each.message]
+    assert record.levelname == "ERROR"
+    assert "no plan" in str(record.exc_info)
+
+
+def test_time_that_is_spent_before_a_request_is_queued_counts() -> None:
+    async def scenario(batcher: Batcher) -> None:
+        with pytest.raises(DeadlinePassed, match="within 5 s"):
+            await batcher.submit(of(1), 5, spent_s=5)
+
+    with ThreadPoolExecutor(1) as executor:
+        run(scenario, Recorder(0.2), executor=executor)
+
+
+def test_what_can_be_counted_is_0_before_it_happens() -> None:
+    async def nothing(_: Batcher) -> None: ...
+
+    registry = run(nothing, Recorder())
+    assert registry.get_sample_value("service_requests_total", {"model": "m", "outcome": "error"}) == 0
+    assert registry.get_sample_value("service_late_requests_total", {"model": "m"}) == 0

@@ -7,6 +7,7 @@ padding of a long one. Inputs whose caller has left or whose deadline has passed
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ from service.runtime.metrics import ModelMetrics
 from service.runtime.partition import CostModel, partition
 from service.runtime.settings import BatchLimits
 from service.runtime.stages import record
+
+log = logging.getLogger(__name__)
 
 Predict = Callable[[Sequence[Tokens]], Sequence[BaseModel]]
 
@@ -53,6 +56,13 @@ class DeadlinePassed(Exception):
         return f"no prediction within {self.args[0]} s"
 
 
+class BatcherStopped(Exception):
+    """The loop that runs batches has ended: this process answers no more, and is to be restarted."""
+
+    def __str__(self) -> str:
+        return f"the batcher of {self.args[0]!r} has stopped: ask again, another replica may answer"
+
+
 class Run(NamedTuple):
     """One batch that was run: its number in this process, and when, by `time.monotonic`."""
 
@@ -81,8 +91,9 @@ class Batcher:
     """Queue and run the inputs of one model. Use from one event loop.
 
     predict: runs one batch; its exception fails the requests of that batch and no other.
-    executor: where `predict` runs. None runs it on the event loop, which on a CPU is fastest: model and loop share the
-        interpreter lock, and a thread only adds hand-overs. With a GPU the thread waits for the card without the lock.
+    executor: where `predict` runs. None runs it on the event loop, which on a CPU is fastest for a model alone: model
+        and loop share the interpreter lock, and a thread only adds hand-overs. With a GPU the thread waits for the card
+        without the lock; beside other models it keeps a long batch of one from holding up the others.
     limits: may be replaced at any time; the next plan uses the new ones.
     """
 
@@ -104,6 +115,7 @@ class Batcher:
         self._numbers = count(1)
         self._arrival = asyncio.Event()
         self._runner = asyncio.get_running_loop().create_task(self._run(), name="batcher")
+        self._runner.add_done_callback(self._stopped)
 
     @property
     def alive(self) -> bool:
@@ -120,13 +132,24 @@ class Batcher:
         self._runner.cancel()
         await asyncio.gather(self._runner, return_exceptions=True)
 
-    async def submit(self, inputs: Sequence[Tokens], timeout_s: float) -> list[BaseModel]:
-        """Predictions for `inputs`, in order. Raises QueueFull at once, DeadlinePassed after `timeout_s`.
+    def _stopped(self, runner: asyncio.Task[None]) -> None:
+        if runner.cancelled():
+            return
+        log.error("the batcher of %r has stopped", self._model, exc_info=runner.exception())
+        for item in self._queue:
+            if not item.request.done.done():
+                item.request.done.set_exception(BatcherStopped(self._model))
 
+    async def submit(self, inputs: Sequence[Tokens], timeout_s: float, spent_s: float = 0) -> list[BaseModel]:
+        """Predictions for `inputs`, in order. Raises QueueFull, BatcherStopped or, when late, DeadlinePassed.
+
+        timeout_s, spent_s: the request's time, and what of it is already over.
         The wait and the batches are recorded as stages of the request, see `stages.py`.
         Cancelling the call takes its inputs out of the queue.
         """
         loop = asyncio.get_running_loop()
+        if not self.alive:
+            raise BatcherStopped(self._model)
         if len(self._queue) + len(inputs) > self.limits.max_queue_length:
             self._drop_abandoned()
             if len(self._queue) + len(inputs) > self.limits.max_queue_length:
@@ -134,7 +157,7 @@ class Batcher:
         request = _Request([None] * len(inputs), len(inputs), loop.create_future(), time.monotonic(), [])
         self._queue.extend(_Input(tokens, request, i) for i, tokens in enumerate(inputs))
         self._arrival.set()
-        timer = loop.call_later(timeout_s, self._expire, request, timeout_s)
+        timer = loop.call_later(timeout_s - spent_s, self._expire, request, timeout_s)
         try:
             await request.done
         finally:
@@ -230,6 +253,8 @@ class Batcher:
             if len(answers) != len(batch):
                 raise ValueError(f"the model answered {len(answers)} predictions for a batch of {len(batch)}")
         except Exception as error:
+            if isinstance(error, StopIteration):  # no future takes it
+                error = RuntimeError("the model raised StopIteration")
             for item in batch:
                 if not item.request.done.done():
                     item.request.done.set_exception(error)

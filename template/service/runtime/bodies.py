@@ -13,6 +13,7 @@ from service.runtime.problems import ProblemError
 T = TypeVar("T")
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
+MAX_BODY_S = 10.0
 
 
 def invalid(error: ValidationError) -> ProblemError:
@@ -20,13 +21,15 @@ def invalid(error: ValidationError) -> ProblemError:
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     if faults[0]["type"] == "json_invalid":
         return ProblemError(400, "not-json", "Not JSON", faults[0]["msg"])
-    listed = [{"at": ".".join(map(str, fault["loc"])), "message": fault["msg"]} for fault in faults[:20]]
+    # A key of the caller's own may be as long as the body.
+    listed = [{"at": ".".join(map(str, fault["loc"]))[:200], "message": fault["msg"]} for fault in faults[:20]]
     first = f"{listed[0]['at'] or 'body'}: {listed[0]['message']}"
     return ProblemError(422, "invalid-request", "Invalid request", first, errors=listed)
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """The body, refused before it is read when its declared length or type is wrong, and while it grows too large."""
+    """The body, refused before it is read when its declared length or type is wrong, while it grows too large, and
+    when it is not there in time: who sends slowly holds memory and a connection."""
     media_type, declared = b"application/json", b"0"
     for name, value in scope["headers"]:
         if name == b"content-type":
@@ -39,15 +42,20 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
     if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
         raise _too_large(int(declared))
     body: bytes = b""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
-            raise _too_large(len(body))
-        if not message.get("more_body"):
-            return body
+    try:
+        async with asyncio.timeout(MAX_BODY_S):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                body += message.get("body", b"")
+                if len(body) > MAX_BODY_BYTES:
+                    raise _too_large(len(body))
+                if not message.get("more_body"):
+                    return body
+    except TimeoutError:
+        detail = f"the body was not here within {MAX_BODY_S} s"
+        raise ProblemError(408, "body-too-slow", "Body too slow", detail) from None
 
 
 def _too_large(size: int) -> ProblemError:

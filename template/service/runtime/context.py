@@ -48,9 +48,14 @@ class ServedModelWithContext(ServedModel):
     """See `ServedModel`. The model reads each instance as the sources change it, in their order."""
 
     def __init__(
-        self, settings: ModelSettings, exporter: Exporter, objective_ms: float, sources: Sequence[ContextSource]
+        self,
+        settings: ModelSettings,
+        exporter: Exporter,
+        objective_ms: float,
+        sources: Sequence[ContextSource],
+        alone: bool = True,
     ) -> None:
-        super().__init__(settings, exporter, objective_ms)
+        super().__init__(settings, exporter, objective_ms, alone)
         self._sources = sources
         self.response_fields = {**self.response_fields, "degraded": (list[str], DEGRADED)}
         for source in sources:
@@ -62,7 +67,7 @@ class ServedModelWithContext(ServedModel):
             await source.start()
         await super().start(limits)
 
-    async def predict(self, instances: Sequence[Any]) -> Answer:
+    async def predict(self, instances: Sequence[Any], large: bool = False) -> Answer:
         """See `ServedModel.predict`; reading context raises nothing."""
         reads = [source.read(instances) for source in self._sources]
         contexts = [await reads[0]] if len(reads) == 1 else await asyncio.gather(*reads)
@@ -71,7 +76,7 @@ class ServedModelWithContext(ServedModel):
             instances = [change(one) for change, one in zip(context.changes, instances, strict=True)]
             details |= context.details
             details["degraded"] = [*details["degraded"], *context.degraded]
-        answer = await super().predict(instances)
+        answer = await super().predict(instances, large)
         return Answer(answer.predictions, {**answer.details, **details})
 
     async def close(self) -> None:

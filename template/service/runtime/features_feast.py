@@ -113,8 +113,8 @@ class FeastFeatureStore:
         feast = Feast(fs_yaml_file=self._settings.path)
         for view in self._views:
             check_view(feast, view)
-        self._feast = feast
         self._async = bool(feast._get_provider().async_supported.online.read)
+        self._feast = feast  # last: from now on it is read
 
     async def _ready(self) -> Feast:
         if self._feast is None:

@@ -23,6 +23,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
     for status, text in {
         400: "The body is not JSON.",
+        408: "The body did not arrive in time.",
         413: "The body is too large.",
         415: "The body is declared as something other than JSON.",
         422: "The body is JSON of the wrong shape, or a text is too long.",
@@ -151,8 +152,9 @@ def status_of(served: ServedModel) -> ModelStatus:
 def document_endpoint(app: FastAPI, path: str, endpoint: Endpoint) -> None:
     """Describe a prediction endpoint in the OpenAPI document. `Ingress` answers `POST path` before it gets here."""
 
-    async def documented() -> None:
-        raise NotImplementedError
+    async def documented(request: Request) -> None:
+        # A path that the framework takes for this one, such as one that ends in a line feed.
+        raise ProblemError(404, "not-found", "Not found", f"nothing answers POST {request.url.path}")
 
     body = {"required": True, "content": {"application/json": {"schema": inline_schema(endpoint.request_type)}}}
     app.add_api_route(

@@ -5,9 +5,14 @@ import os
 
 from pythonjsonlogger.json import JsonFormatter
 
+from service.runtime.settings import SettingsError
+
 
 def configure_logs() -> None:
-    """Send the service's own records as JSON lines to standard error; safe to call twice."""
+    """Send the service's own records as JSON lines to standard error; safe to call twice. Raises SettingsError."""
+    level = os.environ.get("LOG_LEVEL", "INFO").upper()
+    if level not in logging.getLevelNamesMapping():
+        raise SettingsError(f"LOG_LEVEL is {level!r}: give DEBUG, INFO, WARNING or ERROR")
     handler = logging.StreamHandler()
     handler.setFormatter(
         JsonFormatter(
@@ -19,4 +24,4 @@ def configure_logs() -> None:
     logger = logging.getLogger("service")
     logger.handlers = [handler]
     logger.propagate = False
-    logger.setLevel(os.environ.get("LOG_LEVEL", "INFO").upper())
+    logger.setLevel(level)

@@ -1,7 +1,7 @@
 """What the service counts, under which names: one list for both serving modes. Exporters are `metrics_*.py`."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from service.runtime.interface import Tokens
 
@@ -39,6 +39,8 @@ class ModelMetrics:
             return exporter.counter(name, description, model, *labels)
 
         self._requests = counter("service_requests_total", "Prediction requests by outcome.", "outcome")
+        for outcome in get_args(Outcome):  # 0 from the start, or the first failures of a process are no increase
+            self._requests(0, outcome)
         self._request_seconds = exporter.histogram(
             "service_request_seconds",
             "Time from request to response, in seconds, of requests answered with predictions.",

@@ -22,6 +22,8 @@ class PrometheusExporter:
             self._counters[name] = Counter(name, description, ("model", *labels), registry=self._registry)
         made = self._counters[name]
         child = cache(lambda *values: made.labels(model, *values))
+        if not labels:
+            child()  # 0 from the start: an increase from nothing to something is none for Prometheus
         return lambda amount, *values: child(*values).inc(amount)
 
     def histogram(self, name: str, description: str, model: str, bounds: Sequence[float], *labels: str) -> Record:

@@ -8,13 +8,13 @@ import asyncio
 import logging
 import math
 import time
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError, create_model
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from service.runtime.batcher import DeadlinePassed, QueueFull
+from service.runtime.batcher import BatcherStopped, DeadlinePassed, QueueFull
 from service.runtime.bodies import invalid, read_body, unless_disconnected
 from service.runtime.metrics import Outcome
 from service.runtime.problems import ProblemError
@@ -24,7 +24,9 @@ from service.runtime.tracing import trace, tracer
 
 log = logging.getLogger(__name__)
 
-REFUSALS = (TextTooLong, QueueFull, DeadlinePassed)
+REFUSALS = (TextTooLong, QueueFull, DeadlinePassed, BatcherStopped)
+# A body of this size is tokenised in a thread: all of it is read, whatever the limit of tokens, and 4 MB take seconds.
+LARGE_BODY_BYTES = 64 * 1024
 
 
 def refusal(error: Exception) -> tuple[Outcome, ProblemError]:
@@ -34,6 +36,8 @@ def refusal(error: Exception) -> tuple[Outcome, ProblemError]:
     if isinstance(error, QueueFull):
         headers = {"retry-after": str(max(1, math.ceil(error.retry_after_s)))}
         return "overloaded", ProblemError(429, "queue-full", "Too much is queued", str(error), headers)
+    if isinstance(error, BatcherStopped):
+        return "error", ProblemError(503, "batcher-stopped", "Out of order", str(error))
     return "timeout", ProblemError(504, "deadline-passed", "Too late", str(error))
 
 
@@ -53,7 +57,8 @@ class PredictEndpoint:
         self.request_type: type[BaseModel] = create_model(
             f"{prefix}Request",
             __config__=ConfigDict(extra="forbid"),
-            instances=(list[served.instance], Field(min_length=1)),  # type: ignore[name-defined]
+            # To the first fault: millions of faults take seconds to describe, and gigabytes.
+            instances=(cast(Any, Annotated[list[served.instance], FailFast()]), Field(min_length=1)),  # type: ignore[name-defined]
         )
         self.response_type: type[BaseModel] = create_model(
             f"{prefix}Response",
@@ -76,8 +81,11 @@ class PredictEndpoint:
         outcome: Outcome = "error"
         instances: list[Any] = []
         try:
-            instances = self._checked(await read_body(scope, receive))
-            answer = await unless_disconnected(receive, self._served.predict(instances), watch=not self._behind_serve)
+            sent = await read_body(scope, receive)
+            started_s = time.monotonic()  # how long a caller takes to send is not our latency
+            instances = self._checked(sent)
+            predicting = self._served.predict(instances, large=len(sent) > LARGE_BODY_BYTES)
+            answer = await unless_disconnected(receive, predicting, watch=not self._behind_serve)
             body = self._dump(
                 self.response_type.model_construct(
                     model=settings.name,

@@ -96,9 +96,10 @@ class PineconeRetriever:
     async def search(
         self, vectors: Sequence[Sequence[float]], limit: int, where: Mapping[str, Condition]
     ) -> list[list[Hit]]:
-        if not self._namespace:
+        age_s = time.monotonic() - self._read_s
+        if not self._namespace or age_s > 2 * POINTER_S:  # nobody has asked for long: what was served then may be gone
             await self._follow()
-        elif time.monotonic() - self._read_s > POINTER_S and (self._reading is None or self._reading.done()):
+        elif age_s > POINTER_S and (self._reading is None or self._reading.done()):
             self._reading = asyncio.create_task(self._follow())
             self._reading.add_done_callback(lambda done: done.cancelled() or done.exception())  # tried again
         condition = filter_of(where)

@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import groupby
-from operator import itemgetter
 
 from service.retrieval import embedder
 from service.runtime.deadlines import SharedReads, within
@@ -46,6 +45,12 @@ def embed_with(served: Mapping[str, ServedModel], name: str) -> Embed:
         return [embedder.vector(one) for one in (await model.predict(instances)).predictions]
 
     return embed
+
+
+def alike(asked: Asked) -> tuple[int, str]:
+    """Equal for searches that one call can answer; as filters are written, for in Python 1 == True."""
+    _, limit, where = asked
+    return limit, repr(where)
 
 
 class Search:
@@ -131,8 +136,9 @@ class Search:
         try:
             if not opened:
                 await self._retriever.open(len(asked[0][0]))
-            for (limit, where), some in groupby(asked, key=itemgetter(1, 2)):
-                vectors = [vector for vector, _, _ in some]
+            for _, some in groupby(asked, key=alike):
+                together = list(some)
+                vectors, (_, limit, where) = [vector for vector, _, _ in together], together[0]
                 try:
                     answers += await self._retriever.search(vectors, limit, where)
                 except SearchRefused as error:

@@ -16,7 +16,7 @@ from service.runtime.device import claim_device, gpu_memory
 from service.runtime.interface import Model
 from service.runtime.metrics import Exporter, ModelMetrics
 from service.runtime.partition import fit_cost_model
-from service.runtime.settings import BatchLimits, ModelSettings
+from service.runtime.settings import BatchLimits, ModelSettings, SettingsError
 from service.runtime.stages import stage
 
 log = logging.getLogger(__name__)
@@ -40,10 +40,11 @@ class ServedModel:
     """A model behind its batcher. The constructor loads weights; `start` warms up and must run on the event loop.
 
     instance, prediction: what a caller sends and gets for one text. response_fields: what else a response says, as
-    pydantic's `create_model` takes it. objective_ms: the latency that the service promises.
+    pydantic's `create_model` takes it. objective_ms: the latency that the service promises. alone: no other model is in
+    this process. Raises SettingsError where the weights cannot be loaded.
     """
 
-    def __init__(self, settings: ModelSettings, exporter: Exporter, objective_ms: float) -> None:
+    def __init__(self, settings: ModelSettings, exporter: Exporter, objective_ms: float, alone: bool = True) -> None:
         self.settings = settings
         self.metrics = ModelMetrics(exporter, settings.name, objective_ms / 1000)
         module = importlib.import_module(f"service.models.{settings.module}")
@@ -52,8 +53,13 @@ class ServedModel:
         self.response_fields: dict[str, Any] = {"truncated": (list[int], TRUNCATED)}
         self._load_started_s = time.monotonic()
         self._device = claim_device(settings)
-        self._model: Model = module.Model(settings, self._device)
-        self._executor = ThreadPoolExecutor(1, "model") if self._device.type == "cuda" else None
+        try:
+            self._model: Model = module.Model(settings, self._device)
+        except OSError as error:  # transformers says which file it misses, and where it has looked
+            at = f"{settings.source} in revision {settings.revision}"
+            raise SettingsError(f"the model {settings.name!r} cannot be loaded from {at}: {error}") from error
+        inline = alone and self._device.type != "cuda"
+        self._executor = None if inline else ThreadPoolExecutor(1, "model")
         self._batcher: Batcher | None = None
         self._reporter: asyncio.Task[None] | None = None
 
@@ -101,19 +107,27 @@ class ServedModel:
             },
         )
 
-    async def predict(self, instances: Sequence[Any]) -> Answer:
-        """Predictions for validated instances. Raises TextTooLong, QueueFull or DeadlinePassed."""
+    async def predict(self, instances: Sequence[Any], large: bool = False) -> Answer:
+        """Predictions for validated instances. Raises TextTooLong, QueueFull, DeadlinePassed or BatcherStopped.
+
+        large: so much text that other requests shall not wait while it is tokenised.
+        """
+        started_s = time.monotonic()
         limit = min(self._model.max_tokens, self.limits.max_batch_tokens)
         with stage("tokenize", self.settings.name):
-            inputs = self._model.encode(instances, limit)
+            if large:
+                inputs = await asyncio.to_thread(self._model.encode, instances, limit)
+            else:
+                inputs = self._model.encode(instances, limit)
         truncated = [position for position, item in enumerate(inputs) if item.truncated]
         if truncated and self.settings.long_text == "refuse":
             raise TextTooLong(
                 f"instances {', '.join(map(str, truncated))} have more than {limit} tokens: shorten or split them"
             )
+        spent_s = time.monotonic() - started_s
+        predictions = await self._running.submit(inputs, self.settings.request_timeout_s, spent_s)
         if truncated:
             self.metrics.truncated(len(truncated))
-        predictions = await self._running.submit(inputs, self.settings.request_timeout_s)
         return Answer(predictions, {"truncated": truncated})
 
     async def _report(self, load_s: float) -> None:

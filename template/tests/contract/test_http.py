@@ -133,6 +133,23 @@ def test_a_body_declared_as_a_form_is_refused(http: httpx.Client, model: str) ->
     assert_problem(http.post(path_of(model), data={"a": "b"}), 415, "not-json-type", "application/json")
 
 
+def test_a_body_that_is_wrong_throughout_is_refused_at_its_first_fault(http: httpx.Client, model: str) -> None:
+    response = predict(http, model, *[0] * 100_000)
+    assert_problem(response, 422, "invalid-request", "instances.0")
+    assert len(response.json()["errors"]) == 1
+
+
+def test_a_text_so_long_that_a_thread_reads_it_is_cut_and_reported_or_refused(
+    http: httpx.Client, model: str, example: dict[str, Any]
+) -> None:
+    field = next(key for key, value in example.items() if isinstance(value, str))
+    response = predict(http, model, {**example, field: "late " * 15_000})
+    if response.status_code == 200:
+        assert response.json()["truncated"] == [0]
+    else:
+        assert_problem(response, 422, "text-too-long", "instances 0", "tokens")
+
+
 def test_an_empty_batch_is_refused(http: httpx.Client, model: str) -> None:
     assert_problem(predict(http, model), 422, "invalid-request", "instances", "at least 1")
 
