@@ -67,9 +67,27 @@ def images_in(value: Any) -> Iterator[str]:
         yield from images_in(member)
 
 
+def kustomization(environment: str) -> str:
+    return f"deploy/overlays/{environment}/kustomization.yaml"
+
+
+def check_names(environment: str, objects: list[Object]) -> None:
+    """Raises Refused for a tag or a digest of an image that no object has: kustomize drops it without a word."""
+    here = {re.split(r"@|:(?!.*/)", image)[0] for image in images_in(objects)}
+    overlay = yaml.safe_load((OVERLAYS / environment / "kustomization.yaml").read_text())
+    for entry in overlay.get("images") or []:
+        name = entry.get("newName") or entry["name"]
+        if name not in here:
+            raise Refused(
+                f"{kustomization(environment)} fixes the image {name}, and no object has it: they have "
+                f"{', '.join(sorted(here))}. Was the service or its registry renamed? Write the new name there"
+            )
+
+
 def check_images(environment: str, objects: list[Object]) -> None:
     """Raises Refused for an image that nobody has filled in, and in production for one named by its tag."""
-    file = f"deploy/overlays/{environment}/kustomization.yaml"
+    check_names(environment, objects)
+    file = kustomization(environment)
     for image in sorted(set(images_in(objects))):
         name = image.partition("@")[0]
         if image.endswith(PLACEHOLDER):
@@ -85,7 +103,7 @@ def check_images(environment: str, objects: list[Object]) -> None:
 
 
 def main() -> int:
-    """Build every overlay and print its objects. Exit status 1: one does not build, 2: there is no kubectl."""
+    """Build every overlay and print its objects. Exit status 1: one is wrong, 2: there is no kubectl."""
     parser = argparse.ArgumentParser(prog="python -m deploy.manifests", description=main.__doc__)
     parser.parse_args()
     failed = False
@@ -97,6 +115,7 @@ def main() -> int:
             return 2
         try:
             objects = objects_of(built(environment))
+            check_names(environment, objects)
         except Refused as refused:
             failed = True
             print(refused, file=sys.stderr)

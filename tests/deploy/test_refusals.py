@@ -242,6 +242,18 @@ def test_an_overlay_that_does_not_build_fails_and_the_others_are_still_listed(ra
     assert "staging: 2 objects\n" in done.stdout
 
 
+def test_a_digest_of_an_image_that_no_object_has_fails(ray: Desk) -> None:
+    """Kustomize drops it without a word: after a new name of the service production would run an image by no digest."""
+    ray.overlay("staging", TAG)
+    path = ray.folder / "deploy/overlays/staging/kustomization.yaml"
+    path.write_text(f"{path.read_text()}images: [{{name: old.example.com/{NAME}, newTag: 0.1.0}}]\n")
+    done = manifests(ray)
+    assert done.returncode == 1
+    assert f"staging/kustomization.yaml fixes the image old.example.com/{NAME}, and no object has it" in done.stderr
+    path.write_text(path.read_text().replace("old.example.com", TAG.rsplit("/", 1)[0]))
+    assert manifests(ray).returncode == 0
+
+
 def test_without_kubectl_nothing_is_listed(ray: Desk, tmp_path: Path) -> None:
     ray.overlay("local")
     done = manifests(ray, PATH=str(tmp_path))

@@ -23,7 +23,7 @@ def test_every_question_has_a_default_a_line_of_help_and_a_check() -> None:
     for key in ASKED:
         question = QUESTIONS[key]
         assert "default" in question, key
-        help_text = question["help"].strip().splitlines()[-1]
+        help_text = " ".join(line for line in question["help"].splitlines() if "{%" not in line)
         assert 20 < len(help_text) < 300, key
         assert help_text.endswith("."), key
         assert "validator" in question or "choices" in question or question["type"] == "bool", key

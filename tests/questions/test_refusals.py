@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from questionnaire import COMPUTED, Questionnaire
+from questionnaire import COMPUTED, QUESTIONS, ROOT, Questionnaire
 
 from tests.variants import AXES
 
@@ -20,6 +20,9 @@ COMMIT = "Give the full 40-digit commit"
 
 # answers -> what the message must say: the value, then the remedy
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"servce_name": "x"}, "servce_name is 'x'", "there is no such question"),
+    ({"needs_features": "nope"}, "needs_features is 'nope'", "give true or false"),
+    ({"model_min_replicas": "two"}, "model_min_replicas is 'two'", "give a whole number from 1"),
     ({"service_name": "Text Service"}, "service_name is 'Text Service'", DNS),
     ({"service_name": "9lives"}, "service_name is '9lives'", DNS),
     ({"service_name": "text-service-"}, "service_name is 'text-service-'", DNS),
@@ -290,3 +293,8 @@ def test_nothing_is_written_when_an_answer_is_refused(questionnaire: Questionnai
     before = set(questionnaire.folder.iterdir())
     questionnaire.refusal(serving="lambda")
     assert set(questionnaire.folder.iterdir()) == before
+
+
+def test_the_keys_that_may_be_given_are_the_questions() -> None:
+    text = (ROOT / "extensions/checks/given.jinja").read_text()
+    assert text.split("{% set QUESTIONS %}")[1].split("{% endset %}")[0].split() == list(QUESTIONS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,11 @@ def test_features_can_be_taken_up_given_up_and_taken_up_again(store: str, releas
         assert ("service/runtime/features.py" in now) == (features != "none")
 
 
+def mypy_of(folder: Path) -> list[str]:
+    done = subprocess.run([sys.executable, "-m", "mypy"], cwd=folder, check=False, capture_output=True, text=True)
+    return done.stdout.splitlines() if done.returncode else []
+
+
 @pytest.mark.parametrize("database", ["qdrant_cloud", "pinecone"])
 def test_a_search_can_be_taken_up_given_up_and_taken_up_again(database: str, releases: Path, tmp_path: Path) -> None:
     """The team's documents, and how its models use them, stay when the search goes, and are found as they were."""
@@ -235,6 +241,29 @@ def test_a_search_can_be_taken_up_given_up_and_taken_up_again(database: str, rel
         now = contents(folder)
         assert {path: now[path] for path in before} == before
         assert ("service/runtime/search.py" in now) == (answer != "none")
+        if database == "qdrant_cloud":  # what is kept of the search is no fault of a service without one
+            assert mypy_of(folder) == []
+
+
+def test_another_model_that_embeds_leaves_each_model_with_its_way_to_read_documents(
+    releases: Path, tmp_path: Path
+) -> None:
+    """The old one reads documents from now on, so it gets the file in which the team says which."""
+    more = [{**SECOND, "task": "embedding"}]
+    both: dict[str, Any] = {"vector_db": "qdrant_cloud", "more_models": more, "serving": "container"}
+    folder = services.service(releases, tmp_path / "service", **both)
+    assert not (folder / "service/retrieval/minilm.py").exists()
+    before = services.edit_as_the_team(folder)
+    services.update(folder, OLD, embedder=SECOND["name"])
+    assert (folder / "service/retrieval/minilm.py").exists()
+    assert team_files(folder).items() >= before.items()
+    with (folder / "service/retrieval/minilm.py").open("a") as file:
+        file.write("# ours\n")
+    commit(folder, "another embeds")
+    for name in ("minilm", SECOND["name"]):
+        services.update(folder, OLD, embedder=name)
+        commit(folder, name)
+    assert (folder / "service/retrieval/minilm.py").read_text().endswith("# ours\n")
 
 
 def test_copying_anew_over_a_service_keeps_the_files_of_the_team(releases: Path, tmp_path: Path) -> None:
