@@ -14,6 +14,9 @@ HEAD = """# Questions
 Generated from `copier.yml` by `make questions`; a test holds the two equal. Answer with `copier copy --data KEY=VALUE`,
 in a file with `--data-file answers.yml`, or one by one when asked. `.copier-answers.yml` of the service keeps them.
 
+An answer of `--data` that is refused ends in a traceback of Copier's: its last line names the answer, the value and the
+remedy. Nothing is written then.
+
 A default marked *follows* is worked out from the answers before it; its value here is the one when all else is default.
 
 | key | what to decide | values | default |

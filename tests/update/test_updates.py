@@ -266,9 +266,7 @@ def test_another_model_that_embeds_leaves_each_model_with_its_way_to_read_docume
     assert (folder / "service/retrieval/minilm.py").read_text().endswith("# ours\n")
 
 
-def test_a_model_that_embeds_and_goes_is_not_replaced_by_another_without_a_word(
-    releases: Path, tmp_path: Path
-) -> None:
+def test_a_model_that_embeds_and_goes_is_not_replaced_by_another_without_a_word(releases: Path, tmp_path: Path) -> None:
     more = [{**SECOND, "task": "embedding"}]
     search: dict[str, Any] = {"vector_db": "qdrant_cloud", "embedder": SECOND["name"], "serving": "container"}
     folder = services.service(releases, tmp_path / "service", more_models=more, **search)
