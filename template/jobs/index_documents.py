@@ -201,7 +201,7 @@ async def build(path: Path, found: Survey, settings: Any, model: DocumentEmbedde
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m jobs.index_documents", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("file", type=Path, help="JSON Lines, or Parquet if it ends in .parquet")
-    parser.add_argument("--prune", action="store_true", help="then delete the indexes that are no longer served")
+    parser.add_argument("--prune", action="store_true", help="then delete indexes that were no longer served before")
     return parser.parse_args()
 
 

@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="JSON Lines, or Parquet if it ends in .parquet")
     parser.add_argument("--workers", type=int, default=1, help="copies of the embedding model")
     parser.add_argument("--gpus", type=float, default=0.0, help="share of a GPU for each")
-    parser.add_argument("--prune", action="store_true", help="then delete the indexes that are no longer served")
+    parser.add_argument("--prune", action="store_true", help="then delete indexes that were no longer served before")
     options = parser.parse_args()
     try:
         index(options.file, options.workers, options.gpus, options.prune)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.manifests import database_checks, pod_checks, ray_checks, reference_checks
+from tests.manifests import database_checks, gitops_checks, pod_checks, ray_checks, reference_checks
 from tests.manifests.built import Faults, Object, Overlay, environments
 from tests.manifests.operator_rules import operator_rules
 from tests.manifests.policy import ALLOWED, lifted, scan
@@ -22,6 +22,7 @@ CHECKS: list[Callable[[Overlay], Faults]] = [
     *reference_checks.CHECKS,
     *pod_checks.CHECKS,
     *database_checks.CHECKS,
+    *gitops_checks.CHECKS,
 ]
 
 

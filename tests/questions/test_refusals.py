@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from questionnaire import COMPUTED, QUESTIONS, ROOT, Questionnaire
+from questionnaire import ASKED, COMPUTED, QUESTIONS, Questionnaire
 
 from tests.variants import AXES
 
@@ -295,6 +297,16 @@ def test_nothing_is_written_when_an_answer_is_refused(questionnaire: Questionnai
     assert set(questionnaire.folder.iterdir()) == before
 
 
-def test_the_keys_that_may_be_given_are_the_questions() -> None:
-    text = (ROOT / "extensions/checks/given.jinja").read_text()
-    assert text.split("{% set QUESTIONS %}")[1].split("{% endset %}")[0].split() == list(QUESTIONS)
+def test_what_is_known_of_keys_that_are_given_is_what_the_questions_say(render_macro: Callable[..., str]) -> None:
+    """Else a new question could not be given, or a word in place of its number would be answered by Python."""
+    names = "QUESTIONS, NUMBERS, YES_OR_NO"
+    text = f"{{% from 'extensions/checks/given.jinja' import {names} with context %}}{{{{ [{names}] | tojson }}}}"
+    questions, numbers, yes_or_no = json.loads(render_macro(text))
+    assert questions.split() == list(QUESTIONS)
+    assert numbers == [key for key in ASKED if QUESTIONS[key]["type"] == "json"]
+    assert yes_or_no == [key for key in ASKED if QUESTIONS[key]["type"] == "bool"]
+
+
+def test_the_answers_of_another_service_may_be_given_whole(questionnaire: Questionnaire) -> None:
+    """As `--data-file .copier-answers.yml`, which has keys of Copier's own."""
+    assert questionnaire.answers(_commit="v1", _src_path="x", service_name="other")["service_name"] == "other"

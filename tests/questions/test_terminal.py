@@ -59,7 +59,6 @@ def answer(command: list[str], replies: dict[str, bytes]) -> str:
     return told
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a terminal of POSIX")
 def test_numbers_are_shown_as_one_line_and_typed_over_like_any_text(template: Path, tmp_path: Path) -> None:
     folder = tmp_path / "service"
     replies = {"expected_rps": BACKSPACE + b"8", "latency_objective_ms": BACKSPACE * 3 + b"800"}

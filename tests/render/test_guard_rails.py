@@ -167,14 +167,6 @@ PLANTED: list[tuple[checks.Check, str, str, str, str, str]] = [
 ]
 
 
-@pytest.fixture
-def copy_of(renders: dict[str, Path], template: Path, tmp_path: Path) -> Callable[[str], Path]:
-    """A copy of one render, to spoil."""
-    if not {CONTAINER, RAY, SEARCH} <= renders.keys():
-        pytest.skip("with --variant the renders to spoil are missing")
-    return lambda name: Path(shutil.copytree(renders[name], tmp_path / name))
-
-
 @pytest.mark.parametrize(
     ("check", "variant", "file", "old", "new", "words"),
     PLANTED,
@@ -217,11 +209,9 @@ def test_a_wrong_type_is_found(copy_of: Callable[[str], Path], tmp_path: Path) -
     ],
 )
 def test_what_the_hooks_of_a_service_refuse_is_found(
-    file: str, planted: str, words: str, renders: dict[str, Path], tmp_path: Path
+    file: str, planted: str, words: str, copy_of: Callable[[str], Path]
 ) -> None:
-    if "default" not in renders:
-        pytest.skip("with --variant the render to spoil is missing")
-    folder = Path(shutil.copytree(renders["default"], tmp_path / "default"))
+    folder = copy_of("default")
     with (folder / file).open("a") as spoiled:
         spoiled.write(f"{planted}\n")
     assert any(words in line for line in checks.hooks(folder))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,10 +80,6 @@ def test_the_types_of_every_variant_are_right(renders: dict[str, Path], tmp_path
 
 
 @pytest.mark.parametrize("variant", ["default", "ray-with-context", "external"])
-def test_the_hooks_of_a_service_that_was_just_generated_pass(
-    variant: str, renders: dict[str, Path], tmp_path: Path
-) -> None:
-    if variant not in renders:
-        pytest.skip("with --variant this one is not rendered")
-    faults = hooks(Path(shutil.copytree(renders[variant], tmp_path / variant)))
+def test_the_hooks_of_a_service_that_was_just_generated_pass(variant: str, copy_of: Callable[[str], Path]) -> None:
+    faults = hooks(copy_of(variant))
     assert not faults, "\n".join(faults)
