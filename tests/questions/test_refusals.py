@@ -299,10 +299,11 @@ def test_nothing_is_written_when_an_answer_is_refused(questionnaire: Questionnai
 
 def test_what_is_known_of_keys_that_are_given_is_what_the_questions_say(render_macro: Callable[..., str]) -> None:
     """Else a new question could not be given, or a word in place of its number would be answered by Python."""
-    names = "QUESTIONS, NUMBERS, YES_OR_NO"
+    names = "ASKED, COMPUTED, NUMBERS, YES_OR_NO"
     text = f"{{% from 'extensions/checks/given.jinja' import {names} with context %}}{{{{ [{names}] | tojson }}}}"
-    questions, numbers, yes_or_no = json.loads(render_macro(text))
-    assert questions.split() == list(QUESTIONS)
+    asked, computed, numbers, yes_or_no = json.loads(render_macro(text))
+    assert asked.split() == ASKED
+    assert computed.split() == COMPUTED
     assert numbers == [key for key in ASKED if QUESTIONS[key]["type"] == "json"]
     assert yes_or_no == [key for key in ASKED if QUESTIONS[key]["type"] == "bool"]
 

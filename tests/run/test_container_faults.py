@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
@@ -75,6 +76,17 @@ def test_inputs_of_a_caller_who_hung_up_are_dropped_not_run(url: str) -> None:
         httpx.post(url + PATH, json={"instances": [{"text": "ab"}] * 8}, timeout=BATCH_S / 2)
     wait_for("inputs are dropped", lambda: counted(url, "service_dropped_inputs_total{") >= before + 4, 30)
     assert counted(url, 'service_requests_total{model="slow",outcome="cancelled"}') >= 1
+
+
+def test_an_idle_connection_stays_open_so_that_a_load_balancer_never_meets_one_that_closes(url: str) -> None:
+    connection = HTTPConnection(url.removeprefix("http://"), timeout=30)
+    connection.request("GET", "/healthz")
+    assert connection.getresponse().read()
+    assert connection.sock is not None
+    connection.sock.settimeout(7)  # uvicorn alone closes after 5
+    with pytest.raises(TimeoutError):
+        connection.sock.recv(1)
+    connection.close()
 
 
 def test_a_stop_finishes_what_is_in_flight(folder: Path) -> None:

@@ -282,6 +282,27 @@ def test_a_batcher_that_stops_says_so_in_the_log_and_to_all_who_wait_and_ask(cap
     assert "no plan" in str(record.exc_info)
 
 
+@pytest.mark.parametrize("threaded", [False, True])
+def test_an_error_after_which_no_batch_can_run_stops_the_batcher_and_others_do_not(threaded: bool) -> None:
+    lost = False
+
+    async def scenario(batcher: Batcher) -> None:
+        nonlocal lost
+        with pytest.raises(RuntimeError, match="unlucky"):
+            await batcher.submit(of(13), 5)
+        assert batcher.alive
+        lost = True
+        assert await batcher.submit(of(1), 5) == [Length(length=1)]
+        too_late = asyncio.gather(*(batcher.submit(of(length), 5) for length in (13, 900)), return_exceptions=True)
+        first, second = await too_late
+        assert isinstance(first, RuntimeError)
+        assert isinstance(second, BatcherStopped)
+        assert not batcher.alive
+
+    with ThreadPoolExecutor(1) as executor:
+        run(scenario, Recorder(), executor=executor if threaded else None, is_lost=lambda: lost)
+
+
 def test_time_that_is_spent_before_a_request_is_queued_counts() -> None:
     async def scenario(batcher: Batcher) -> None:
         with pytest.raises(DeadlinePassed, match="within 5 s"):

@@ -91,6 +91,7 @@ class Batcher:
     """Queue and run the inputs of one model. Use from one event loop.
 
     predict: runs one batch; its exception fails the requests of that batch and no other.
+    is_lost: asked after such an exception: can no batch run any more in this process? Then the batcher stops.
     executor: where `predict` runs. None runs it on the event loop, which on a CPU is fastest for a model alone: model
         and loop share the interpreter lock, and a thread only adds hand-overs. With a GPU the thread waits for the card
         without the lock; beside other models it keeps a long batch of one from holding up the others.
@@ -104,9 +105,11 @@ class Batcher:
         cost: CostModel,
         metrics: ModelMetrics,
         executor: Executor | None = None,
+        is_lost: Callable[[], bool] = lambda: False,
     ) -> None:
         self.limits = limits
         self._predict = predict
+        self._is_lost = is_lost
         self._cost = cost
         self._metrics = metrics
         self._model = metrics.model
@@ -258,6 +261,8 @@ class Batcher:
             for item in batch:
                 if not item.request.done.done():
                     item.request.done.set_exception(error)
+            if self._is_lost():
+                raise
             return
         run = Run(next(self._numbers), started_s, time.monotonic())
         self._metrics.batch(

@@ -24,6 +24,24 @@ def gpu_memory(settings: ModelSettings, device: "torch.device") -> GpuMemory:
     return GpuMemory(torch.cuda.memory_reserved(device), int(total * (settings.gpu_memory_fraction or 1)), free)
 
 
+def is_lost(device: "torch.device") -> bool:
+    """Whether this process can use its card no more, asked after an error of the model.
+
+    After an illegal access or a failed assertion on the card every later call of the process fails as that one did
+    (CUDA Runtime API, cudaErrorIllegalAddress: "the process must be terminated and relaunched"); after a batch that
+    was too large for the memory the next one works.
+    """
+    if device.type != "cuda":
+        return False
+    import torch
+
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return True
+    return False
+
+
 def claim_device(settings: ModelSettings) -> "torch.device":
     """The GPU if there is one, else the CPU. On a GPU, PyTorch is kept to the model's share of the memory.
 

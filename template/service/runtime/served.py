@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, Field
 
 from service.runtime.batcher import Batcher
-from service.runtime.device import claim_device, gpu_memory
+from service.runtime.device import claim_device, gpu_memory, is_lost
 from service.runtime.interface import Model
 from service.runtime.metrics import Exporter, ModelMetrics
 from service.runtime.partition import fit_cost_model
@@ -91,7 +91,9 @@ class ServedModel:
             longest=self._model.max_tokens,
             pad_to_multiple_of=self.settings.pad_to_multiple_of,
         )
-        self._batcher = Batcher(self._model.predict, limits, cost, self.metrics, self._executor)
+        self._batcher = Batcher(
+            self._model.predict, limits, cost, self.metrics, self._executor, lambda: is_lost(self._device)
+        )
         load_s = time.monotonic() - self._load_started_s
         self._reporter = asyncio.get_running_loop().create_task(self._report(load_s), name="reporter")
         log.info(
@@ -137,8 +139,11 @@ class ServedModel:
             self.metrics.load_seconds(load_s)
             self.metrics.ready(int(self.alive))
             self.metrics.queue_inputs(self._running.queued)
-            for gauge, value in zip(on_gpu, gpu_memory(self.settings, self._device) if on_gpu else (), strict=True):
-                gauge(value)
+            try:
+                for gauge, value in zip(on_gpu, gpu_memory(self.settings, self._device) if on_gpu else (), strict=True):
+                    gauge(value)
+            except RuntimeError:  # the other gauges are needed most of all now
+                log.exception("the memory of the card cannot be read", extra={"model": self.settings.name})
             await asyncio.sleep(REPORT_EVERY_S)
 
     async def close(self) -> None:
