@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "template"))
+sys.path += [str(ROOT / "template"), str(ROOT / "extensions/additions")]
 
 from service.features.views import Event, RecentEvents, UserActivity  # noqa: E402
 from service.runtime.feature_writer_redis import RedisFeatureWriter  # noqa: E402

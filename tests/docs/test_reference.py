@@ -10,6 +10,9 @@ from tests.docs.documents import ROOT
 
 REFERENCE = ROOT / "docs" / "reference"
 RUNTIME = ROOT / "template" / "service" / "runtime"
+CODE = sorted(
+    path for part in ("template", "extensions/additions") for path in (ROOT / part).glob("service/runtime/*.py")
+)
 
 
 def first_column(name: str) -> list[str]:
@@ -25,7 +28,7 @@ def test_the_metrics_page_is_current() -> None:
 
 
 def test_the_catalogue_has_every_metric_of_the_code_and_no_other() -> None:
-    named = {name for path in RUNTIME.glob("*.py") for name in re.findall(r'"(service_\w+)"', path.read_text())}
+    named = {name for path in CODE for name in re.findall(r'"(service_\w+)"', path.read_text())}
     assert {each["name"] for each in metrics.catalogue() if each["name"].startswith("service_")} == named
 
 
@@ -39,7 +42,7 @@ def test_every_outcome_is_documented() -> None:
 
 
 def test_every_problem_is_documented_with_its_status() -> None:
-    code = "".join(path.read_text() for path in sorted(RUNTIME.glob("*.py")))
+    code = "".join(path.read_text() for path in CODE)
     raised = re.findall(r'ProblemError\(\s*(\d{3}),\s*"([\w-]+)"|(\d{3}): \("([\w-]+)"', code)
     pairs = {(kind or other_kind, status or other) for status, kind, other, other_kind in raised}
     documented = re.findall(r"^\| `([\w-]+)` \| (\w+) \|", (REFERENCE / "http-api.md").read_text(), re.MULTILINE)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.render.checks import CHECKS, Check, distinct, hooks, imports_of, join, mypy, ruff
 from tests.rendering import files_of, recorded_answers
-from tests.variants import AXES, NAMED, ROOT, RUN, choices_of, labels_of, pairs_of
+from tests.variants import AXES, NAMED, RUN, choices_of, labels_of, pairs_of
 
 
 def test_every_choice_occurs_in_a_variant(renders: dict[str, Path], digests: list[dict[str, str]]) -> None:
@@ -39,13 +39,25 @@ def test_feast_is_neither_installed_nor_imported_unless_it_was_chosen(renders: d
     assert found == with_feast
 
 
-@pytest.mark.parametrize(("source", "written"), [("kubernetes/manifests", "deploy"), ("alerts/runbooks", "runbooks")])
-def test_every_manifest_and_every_runbook_is_written_for_some_answers(
-    source: str, written: str, renders: dict[str, Path]
+@pytest.mark.parametrize(
+    ("source", "written"), [("additions", "."), ("kubernetes/manifests", "deploy"), ("alerts/runbooks", "runbooks")]
+)
+def test_every_addition_every_manifest_and_every_runbook_is_written_for_some_answers(
+    source: str, written: str, template: Path, renders: dict[str, Path]
 ) -> None:
     found = set[str]().union(*(files_of(folder / written) for folder in renders.values()))
-    forgotten = {name.removesuffix(".jinja") for name in files_of(ROOT / "extensions" / source)} - found
+    forgotten = {name.removesuffix(".jinja") for name in files_of(template / "extensions" / source)} - found
     assert not forgotten, f"no answers bring these files of extensions/{source}: list or delete them"
+
+
+def test_an_addition_without_jinja_is_written_as_it_stands(template: Path, renders: dict[str, Path]) -> None:
+    """It is included by Jinja all the same: two braces in Python would be taken for an expression."""
+    additions = files_of(template / "extensions" / "additions")
+    plain = {name for name in additions if not name.endswith(".jinja") and f"{name}.jinja" not in additions}
+    assert len(plain) > 30
+    for folder in renders.values():
+        for name in plain.intersection(files_of(folder)):
+            assert (folder / name).read_bytes() == additions[name].read_bytes(), f"{name} in {folder.name}"
 
 
 def test_two_renders_of_the_same_answers_have_the_same_bytes(digests: list[dict[str, str]]) -> None:
