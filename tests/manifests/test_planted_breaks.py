@@ -600,7 +600,7 @@ FILES: list[tuple[str, str, str, str, str, str]] = [
     ),
     ("drain", "ray", "config/serve.yaml", "batch_wait_ms: 0", "batch_wait_ms: 9000", "a batch waits 9.0 s, a request"),
     ("one_version_of_ray", "ray", "constraints.txt", "ray==", "ray==1.", "constraints.txt pins 1."),
-    ("one_version_of_ray", "ray", "deploy/Dockerfile", "--requirement constraints.txt", "ray[serve]", "its Ray is not"),
+    ("one_version_of_ray", "ray", "deploy/Dockerfile", "--constraint constraints.txt", "ray[serve]", "its Ray is not"),
     ("image_for_kuberay", "ray", "deploy/Dockerfile", " wget=1.*", " curl=7.*", "has no wget"),
     ("throughput", "ray", "config/ray.env", "RAY_SERVE_LOG_TO_STDERR=1", "", "only some are set"),
     ("throughput", "ray", "config/ray.env", "RAY_SERVE_LOG_TO_STDERR=1", "RAY_SERVE_LOGS=1", "reads no RAY_SERVE_LOGS"),

@@ -344,5 +344,7 @@ def test_each_dashboard_of_a_service_becomes_a_config_map_that_grafana_finds(ser
     found = yaml.safe_load((service / "monitoring/kustomization.yaml").read_text())
     assert found["generatorOptions"]["labels"]["grafana_dashboard"] == "1"
     made = [file for each in found["configMapGenerator"] for file in each["files"]]
-    assert sorted(made) == sorted(f"dashboards/{name}.json" for name in dashboards(service))
+    # The sidecar writes those of all services into one folder.
+    name_of = found["generatorOptions"]["labels"]["app.kubernetes.io/name"]
+    assert sorted(made) == sorted(f"{name_of}-{name}.json=dashboards/{name}.json" for name in dashboards(service))
     assert len(made) == len(found["configMapGenerator"])

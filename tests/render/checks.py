@@ -341,7 +341,7 @@ def closure(requirements: Iterable[Requirement], prefix: Path) -> set[str]:
 
 def pins_of(folder: Path) -> dict[str, str]:
     lines = (folder / "constraints.txt").read_text().splitlines()
-    pairs = [line.split("==") for line in lines if line.strip() and not line.startswith("#")]
+    pairs = [line.split(";")[0].split("==") for line in lines if line.strip() and not line.startswith("#")]
     return {str(canonicalize_name(name)): version for name, version in pairs}
 
 
@@ -485,8 +485,6 @@ def makefile(folder: Path) -> Faults:
 PINS = {
     "actions/checkout": ("v7.0.1", "3d3c42e5aac5ba805825da76410c181273ba90b1"),
     "actions/setup-python": ("v7.0.0", "5fda3b95a4ea91299a34e894583c3862153e4b97"),
-    "docker/setup-buildx-action": ("v4.2.0", "bb05f3f5519dd87d3ba754cc423b652a5edd6d2c"),
-    "docker/build-push-action": ("v6.19.2", "10e90e3645eae34f1e60eeb005ba3a3d33f178e8"),
 }
 LONGEST_JOB_MINUTES = 60
 
@@ -535,7 +533,8 @@ def pre_commit(folder: Path) -> Faults:
             f".pre-commit-config.yaml: {hook['entry'].split()[0]} is no command of a development dependency"
             for repo in config["repos"]
             for hook in repo["hooks"]
-            if hook.get("language") == "system" and hook["entry"].split()[0] not in commands
+            if hook.get("language") == "system"
+            and hook["entry"].split()[0] not in {f".venv/bin/{command}" for command in commands}
         ),
         *tool(folder, "pre-commit", "validate-config"),
     ]
@@ -544,9 +543,16 @@ def pre_commit(folder: Path) -> Faults:
 def hooks(folder: Path) -> Faults:
     """What `make lint` finds in a service that was just generated, of which `folder` is a copy to spoil: nothing."""
     run(folder, "git", "init", "--quiet")
-    run(folder, "git", "add", "--intent-to-add", ".")
-    with patch.dict(os.environ, PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}", PRE_COMMIT_HOME=f"{folder}-hooks"):
-        return tool(folder, "pre-commit", "run", "--all-files", "--show-diff-on-failure")
+    (folder / ".venv").mkdir()
+    (folder / ".venv/bin").symlink_to(BIN)
+    (folder / ".venv/.installed").touch()
+    with patch.dict(os.environ, PRE_COMMIT_HOME=f"{folder}-hooks"):
+        done = run(folder, "make", "-s", "lint")
+    staged = run(folder, "git", "ls-files").stdout.splitlines()
+    return [
+        *((done.stdout + done.stderr).splitlines() if done.returncode else []),
+        *(f"make lint has put {name} into the index" for name in staged),
+    ]
 
 
 def ownership(folder: Path) -> Faults:

@@ -19,7 +19,7 @@ END = ""  # a plant without a text to replace goes to the end of its file
 PLANTED: list[tuple[checks.Check, str, str, str, str, str]] = [
     (checks.unrendered, RAY, "README.md", END, "{{ service_name }}", "README.md: Jinja is left over: {{"),
     (checks.unrendered, RAY, "service/runtime/logs.py", END, "# {% endif %}", "logs.py: Jinja is left over: {%"),
-    (checks.unrendered, RAY, ".github/workflows/ci.yml", "${{ github.sha", "{{ github.sha", "ci.yml: Jinja is left"),
+    (checks.unrendered, RAY, ".github/workflows/ci.yml", "${{ vars.TORCH", "{{ vars.TORCH", "ci.yml: Jinja is left"),
     (checks.unrendered, RAY, "monitoring/dashboards/ray.json", "{{ip}}", "{{ ip }}", "ray.json: Jinja is left over"),
     (checks.unrendered, RAY, "service/{{ name }}.py", END, "1", "is left over"),
     (checks.empty, RAY, "config/new.yaml", END, "", "config/new.yaml: is empty"),
@@ -102,7 +102,7 @@ PLANTED: list[tuple[checks.Check, str, str, str, str, str]] = [
     (checks.workflows, RAY, ".github/workflows/ci.yml", "persist-credentials: false", "fetch-depth: 0", "credentials"),
     (checks.workflows, RAY, ".github/workflows/ci.yml", "make lint", "make tidy", "make tidy is no target"),
     (checks.pre_commit, RAY, ".pre-commit-config.yaml", "repo: local", "repo: https://example.com/x", "is fetched"),
-    (checks.pre_commit, RAY, ".pre-commit-config.yaml", "entry: mypy", "entry: pyright", "pyright is no command"),
+    (checks.pre_commit, RAY, ".pre-commit-config.yaml", "entry: .venv/bin/mypy", "entry: .venv/bin/pyright", "pyright is no command"),
     (checks.ownership, RAY, "ownership.yml", END, "  - feature_repo/", "feature_repo/ matches no file"),
     (checks.container_settings, CONTAINER, "config/service.yaml", "dtype:", "dtpye:", "dtpye"),
     (checks.container_settings, CONTAINER, "config/service.yaml", "batch_wait_ms: 0", "batch_wait_ms: 900", "waits as"),

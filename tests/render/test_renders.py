@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
-from tests.render.checks import CHECKS, Check, distinct, hooks, imports_of, join, mypy, ruff
+from tests.render.checks import (
+    BIN,
+    CHECKS,
+    Check,
+    declared,
+    distinct,
+    hooks,
+    imports_of,
+    join,
+    mypy,
+    name_of,
+    pins_of,
+    ruff,
+    run,
+)
 from tests.rendering import files_of, recorded_answers
 from tests.variants import AXES, NAMED, RUN, choices_of, labels_of, pairs_of
 
@@ -63,6 +80,27 @@ def test_an_addition_without_jinja_is_written_as_it_stands(template: Path, rende
 def test_two_renders_of_the_same_answers_have_the_same_bytes(digests: list[dict[str, str]]) -> None:
     first, second = digests
     assert first == second
+
+
+def test_make_lock_pins_anew_and_brings_no_cuda(copy_of: Callable[[str], Path]) -> None:
+    folder = copy_of("default")
+    pins = folder / "constraints.txt"
+    before = pins.read_text().splitlines()
+    pins.write_text(re.sub("^fastapi==.*", "fastapi==0.1.0", pins.read_text(), flags=re.M))
+    (folder / ".venv").mkdir()
+    (folder / ".venv/bin").symlink_to(BIN)
+    # uv does not read the settings of pip.
+    uv = {"UV_DEFAULT_INDEX": os.environ.get("PIP_INDEX_URL"), "UV_FIND_LINKS": os.environ.get("PIP_FIND_LINKS")}
+    with patch.dict(os.environ, {name: value for name, value in uv.items() if value}):
+        done = run(folder, "make", "-s", "--old-file", ".venv/.installed", "lock")
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = pins.read_text().splitlines()
+    assert after[:2] == before[:2]
+    assert after[2:] == sorted(after[2:])
+    pinned = pins_of(folder)
+    assert {name_of(each) for part in declared(folder) for each in part} <= pinned.keys()
+    assert not {name for name in pinned if name.startswith(("cuda-", "nvidia-", "triton"))}
+    assert pinned["fastapi"] != "0.1.0"
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -131,7 +131,8 @@ def main() -> None:
     def stop(_signal: int, _frame: FrameType | None) -> None:
         stopped.set()
 
-    with tempfile.TemporaryDirectory(prefix="ray-") as temp_dir:
+    # Below /tmp, as the path of a socket may have 103 bytes on a Mac, and its own folder for such files takes half.
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as temp_dir:
         context = ray.init(
             address="local",
             num_cpus=logical_cpus(config) + 1,

@@ -35,7 +35,17 @@ def tests_of(name: str) -> ModuleType:
     return importlib.import_module(f"tests.models.test_{name.replace('-', '_')}")
 
 
-MODELS = [model["name"] for model in described_models(yaml.safe_load(Path(CONFIG).read_text()))]
+def queue_lengths(node: Any) -> Iterator[int]:
+    """The longest queue of every model in a configuration file, in the order of `described_models`."""
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else []:
+        if key == "max_queue_length":
+            yield value
+        yield from queue_lengths(value)
+
+
+SETTINGS = yaml.safe_load(Path(CONFIG).read_text())
+MODELS = [model["name"] for model in described_models(SETTINGS)]
+QUEUES = dict(zip(MODELS, queue_lengths(SETTINGS), strict=True))
 
 
 def free_port() -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.contract.conftest import MODELS
+from tests.contract.conftest import MODELS, QUEUES
 
 
 def path_of(model: str) -> str:
@@ -179,7 +179,8 @@ def test_a_body_over_four_mebibytes_is_refused(http: httpx.Client, model: str, e
 def test_more_instances_than_the_queue_takes_are_refused(
     http: httpx.Client, model: str, example: dict[str, Any]
 ) -> None:
-    assert_problem(predict(http, model, *[example] * 5000), 422, "too-many-instances", "5000")
+    number = QUEUES[model] + 1
+    assert_problem(predict(http, model, *[example] * number), 422, "too-many-instances", str(number))
 
 
 def test_an_unknown_model_is_named_with_those_that_exist(http: httpx.Client) -> None:
