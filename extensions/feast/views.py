@@ -5,7 +5,11 @@ nothing valid. Besides its fields a view says:
 
 view: its name, in keys, metrics and responses. version: raise it when the meaning of a field changes.
 entity: the field of a request that names the entity.
-max_age_s: older values are stale, and defaults are used. keep_s: how long the store keeps them after the last write.
+max_age_s: older values are stale, and defaults are used.
+keep_s: at least max_age_s, in whole seconds. Only Redis without Feast deletes by it: with Feast it is `key_ttl_seconds`
+    in `feature_repo/production.yaml`, for all views of an entity at once; keep that above every max_age_s.
+
+A field is an int, float, str, bool, date, datetime, an Enum of these, a list of one of these, or None.
 
 Feast's own definitions of the same views are in `feature_repo/features.py`.
 """

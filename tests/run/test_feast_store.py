@@ -8,6 +8,8 @@ import pytest
 
 from tests.run.conftest import Render
 from tests.run.service import environment, feature_store, python_of
+from tests.run.test_features import apply
+from tests.store import running_store
 from tests.variants import choices_of
 
 CHECKS = Path(__file__).with_name("feast_store_checks.py")
@@ -33,6 +35,21 @@ def test_the_store_on_feast_keeps_its_promises(render: Render) -> None:
     folder = render(serving="container", features="feast")
     checks = str(shutil.copy(CHECKS, folder))
     with feature_store(folder) as env:
+        done = suite(folder, "--noconftest", checks, **env)
+    assert done.returncode == 0, done.stdout[-6000:]
+
+
+def test_with_redis_online_as_in_production_it_keeps_the_same_promises(render: Render, tmp_path: Path) -> None:
+    folder = render(serving="container", features="feast")
+    checks = str(shutil.copy(CHECKS, folder))
+    with running_store() as store:
+        env = {
+            "FEATURE_STORE_CONFIG": "feature_repo/production.yaml",
+            "FEATURE_DATA": str(tmp_path),
+            "FEATURE_REGISTRY": f"sqlite:///{tmp_path}/registry.db",
+            "FEATURE_STORE_CONNECTION": f"127.0.0.1:{store.port}",
+        }
+        apply(folder, env)
         done = suite(folder, "--noconftest", checks, **env)
     assert done.returncode == 0, done.stdout[-6000:]
 

@@ -5,19 +5,24 @@ import json
 import ssl
 import statistics
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import UTC, date, datetime
+from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import trustme
 from prometheus_client import CollectorRegistry
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from redis.exceptions import RedisError
 
+from jobs import write_features
 from jobs.write_features import rows_of
 from service.features.views import Event, RecentEvents, UserActivity
 from service.runtime.deadlines import OPEN_S
+from service.runtime.feature_writer_redis import BATCH
 from service.runtime.feature_writer_redis import RedisFeatureWriter as FeatureWriter
 from service.runtime.features import FeatureSource, Lookup, Row, View
 from service.runtime.features_redis import RedisFeatureStore, RedisSettings, key_of, load_redis_settings
@@ -63,12 +68,13 @@ def event(item: str, at_s: float, entity: str = "u") -> Row:
 class Reading:
     """A source on `store`, and what it counted."""
 
-    def __init__(self, store: Store, **more: Any) -> None:
+    def __init__(
+        self, store: Store, views: Sequence[type[BaseModel]] = (UserActivity, RecentEvents), **more: Any
+    ) -> None:
         settings = settings_of(store, **more)
         self.registry = CollectorRegistry()
         self.store = RedisFeatureStore(settings)
         exporter = PrometheusExporter(self.registry)
-        views: list[type[BaseModel]] = [UserActivity, RecentEvents]
         self.source = FeatureSource(views, self.store, settings.deadline_ms / 1e3, exporter, "m")
 
     def outcomes(self, view: str) -> dict[str, float]:
@@ -133,6 +139,7 @@ def test_an_aggregate_replaces_the_whole_so_no_old_field_hides_behind_a_new_time
     assert degraded == ["user_activity: partial"]
 
 
+GOOD_S = 1769860800.0
 GOOD = {"view": "user_activity", "entity": "u", "at": "2026-01-31T12:00:00Z", "values": {"orders_7d": 3}}
 
 
@@ -144,20 +151,161 @@ GOOD = {"view": "user_activity", "entity": "u", "at": "2026-01-31T12:00:00Z", "v
         ({"values": {"orders_7d": "3"}}, ["orders_7d", "'3'"]),
         ({"at": "2026-01-31T12:00:00"}, ["at", "timezone"]),
         ({"entity": ""}, ["entity"]),
+        ({"at": "2026-01-31T12:05:01Z"}, ["2026-01-31T12:05:01", "300 s ahead", "mend the time, or the clock"]),
+        ({"values": {"spend_7d": float("nan")}}, ["user_activity of 'u' has nan in spend_7d", "leave the field out"]),
+        ({"values": {"spend_7d": 1e999}}, ["has inf in spend_7d"]),
         ({"more": 1}, ["more"]),
     ],
 )
 def test_a_bad_line_is_named_and_nothing_of_its_file_written(change: dict[str, Any], words: list[str]) -> None:
     lines = ["# a comment", "", json.dumps(GOOD), json.dumps(GOOD | change)]
     with pytest.raises(ValueError, match="line 4 cannot be used") as refused:
-        list(rows_of(lines, 0.0))
+        list(rows_of(lines, GOOD_S))
     for word in words:
         assert word in str(refused.value)
 
 
 def test_good_lines_become_rows() -> None:
-    (row,) = rows_of([json.dumps(GOOD)], 0.0)
-    assert row == Row(ACTIVITY, "u", UserActivity(orders_7d=3), 1769860800.0)
+    (row,) = rows_of([json.dumps(GOOD)], GOOD_S - 299)
+    assert row == Row(ACTIVITY, "u", UserActivity(orders_7d=3), GOOD_S)
+
+
+class Plan(Enum):
+    FREE = "free"
+    PAID = 1
+
+
+class Account(BaseModel):
+    view: ClassVar[str] = "account"
+    version: ClassVar[int] = 1
+    entity: ClassVar[str] = "user_id"
+    max_age_s: ClassVar[float] = 3600
+    keep_s: ClassVar[int] = 3600
+
+    born: date | None = Field(None, strict=True)
+    seen: datetime | None = None
+    plan: Plan = Plan.FREE
+    name: str = ""
+    share: float = Field(0.0, ge=0, le=1)
+
+
+ACCOUNT = View.of(Account)
+
+
+@pytest.fixture
+def job(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """`python -m jobs.write_features` with a file of this text, on `store`."""
+
+    def run(text: str) -> None:
+        path = tmp_path / "rows.jsonl"
+        path.write_text(text, encoding="utf-8")
+        monkeypatch.setattr("sys.argv", ["write_features", str(path)])
+        monkeypatch.setattr(write_features, "load_feature_settings", lambda: settings_of(store))
+        write_features.main()
+
+    return run
+
+
+def line(entity: str = "u", view: str = "user_activity", at: str = "now", **values: Any) -> str:
+    return json.dumps({"view": view, "entity": entity, "at": at, "values": values}, ensure_ascii=False) + "\n"
+
+
+def test_dates_times_and_enumerations_are_written_as_json_has_them_and_read_as_declared(
+    store: Store, job: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_features, "VIEWS", (Account,))
+    values: dict[str, Any] = {
+        "born": "1990-02-28",
+        "seen": "2026-01-31T12:00:00.5Z",
+        "plan": 1,
+        "name": "Ann",
+        "share": 0.5,
+    }
+    job(line(view="account", **values))
+    ((found,),), degraded = read(store, views=[Account])
+    seen = datetime(2026, 1, 31, 12, 0, 0, 500_000, UTC)
+    assert found == Account(born=date(1990, 2, 28), seen=seen, plan=Plan.PAID, name="Ann", share=0.5)
+    assert degraded == []
+
+
+def test_a_file_is_utf_8_with_or_without_a_mark_and_its_lines_end_where_json_may_end(
+    store: Store, job: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_features, "VIEWS", (Account,))
+    name = "Zo\N{LATIN SMALL LETTER E WITH DIAERESIS}\x85\u2028end"
+    job("\ufeff# marked\r\n" + line(view="account", name=name))
+    ((found,),), _ = read(store, views=[Account])
+    assert found.name == name
+
+
+def test_a_stored_value_outside_the_constraints_of_its_field_is_not_given_to_a_model(store: Store) -> None:
+    write(store, Row(ACCOUNT, "u", Account.model_construct(share=7.5, name="Ann"), time.time()))
+    ((found,),), degraded = read(store, views=[Account])
+    assert (found.share, found.name) == (0.0, "Ann")
+    assert degraded == ["account: error"]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (activity(9, time.time() + 3600), "user_activity of 'u' is of .*ahead of this machine's clock"),
+        (activity(9, (time.time() + 60) * 1e3), "user_activity of 'u' is of .* s since 1970, more"),
+        (Row(ACTIVITY, "u", UserActivity(spend_7d=float("inf")), time.time()), "has inf in spend_7d"),
+    ],
+)
+def test_a_writer_refuses_a_row_that_would_win_for_ever_or_is_no_number(store: Store, row: Row, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        write(store, activity(3, entity="other"), row)
+    assert store.client().keys("*:u") == []
+
+
+class SameName(UserActivity):
+    pass
+
+
+def test_two_views_of_one_name_are_refused_wherever_views_are_gathered(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "UserActivity and SameName are both the view 'user_activity'"
+    with pytest.raises(SettingsError, match=words):
+        read(store, views=[UserActivity, SameName])
+    monkeypatch.setattr(write_features, "VIEWS", (UserActivity, SameName))
+    with pytest.raises(SettingsError, match=words):
+        list(rows_of([], 0.0))
+
+
+@pytest.mark.parametrize("broken", ["another type", "unreadable time"])
+def test_a_key_that_the_store_refuses_costs_only_its_own_rows_and_is_named(
+    store: Store, job: Callable[[str], None], broken: str
+) -> None:
+    key = key_of("t", ACTIVITY, "broken")
+    if broken == "another type":
+        store.client().set(key, "a string")
+    else:
+        store.client().hset(key, "_ts", "yesterday")
+    # More than one round trip.
+    entities = ["before", "broken", *map(str, range(BATCH)), "after"]
+    with pytest.raises(SystemExit, match=rf"refused 1 keys, and rows of all others are written: {key} \("):
+        job("".join(line(entity, orders_7d=3, spend_7d=1.0) for entity in entities))
+    rows, degraded = read(store, {"user_id": "before"}, {"user_id": "after"}, views=[UserActivity])
+    assert [row[0].orders_7d for row in rows] == [3, 3]
+    assert degraded == []
+
+
+def test_a_store_that_refuses_every_row_is_left_at_once_and_says_why(store: Store) -> None:
+    store.client().acl_setuser("reader", enabled=True, passwords=["+s"], keys=["t:*"], commands=["+@connection"])
+    taken = 0
+
+    def rows() -> Iterator[Row]:
+        nonlocal taken
+        for taken in range(10 * BATCH):
+            yield activity(1, entity=str(taken))
+
+    writer = FeatureWriter(settings_of(store, username="reader", password="s"))
+    with pytest.raises(RedisError, match="permission"):
+        writer.write(rows())
+    writer.close()
+    assert taken < 2 * BATCH
 
 
 def test_an_unknown_entity_gets_defaults_and_a_known_one_beside_it_does_not(store: Store) -> None:
@@ -177,7 +325,8 @@ def test_values_older_than_the_views_age_are_stale(store: Store) -> None:
 
 
 def test_a_value_from_a_clock_ahead_of_ours_is_fresh(store: Store) -> None:
-    write(store, activity(3, time.time() + 3600), event("x", time.time()))
+    write(store, activity(3), event("x", time.time()))
+    store.client().hset(key_of("t", ACTIVITY, "u"), "_ts", repr(time.time() + 3600))
     ((first, _),), degraded = read(store)
     assert first.orders_7d == 3
     assert degraded == []
@@ -366,6 +515,21 @@ class NoDefault(KeptTooShort):
     count: int
 
 
+class KeptForAText(NoAge):
+    max_age_s: ClassVar[float] = 5
+    keep_s: ClassVar[Any] = "60"
+
+
+class KeptForAPart(NoAge):
+    max_age_s: ClassVar[float] = 0.1
+    keep_s: ClassVar[Any] = 0.5
+
+
+class KeptForNothing(NoAge):
+    max_age_s: ClassVar[float] = 0
+    keep_s: ClassVar[int] = 0
+
+
 class TwoHistories(KeptTooShort):
     keep_s: ClassVar[int] = 60
     last: ClassVar[int] = 3
@@ -379,6 +543,9 @@ class TwoHistories(KeptTooShort):
         (NoAge, ["NoAge", "max_age_s"]),
         (KeptTooShort, ["v", "10", "60", "raise keep_s"]),
         (NoDefault, ["no default for count"]),
+        (KeptForAText, ["KeptForAText", "keep_s '60'", "whole seconds above 0"]),
+        (KeptForAPart, ["KeptForAPart", "keep_s 0.5", "whole seconds above 0"]),
+        (KeptForNothing, ["KeptForNothing", "keep_s 0", "whole seconds above 0"]),
         (TwoHistories, ["one field"]),
     ],
 )
@@ -387,6 +554,16 @@ def test_a_view_that_contradicts_itself_is_refused_at_start(declared: type[BaseM
         View.of(declared)
     for word in words:
         assert word in str(refused.value)
+
+
+class KeptForAFloat(UserActivity):
+    keep_s: ClassVar[Any] = 7 * 24 * 3600.0
+
+
+def test_whole_seconds_may_be_a_float_and_the_key_expires(store: Store) -> None:
+    view = View.of(KeptForAFloat)
+    write(store, Row(view, "u", KeptForAFloat(), time.time()))
+    assert 0 < store.client().ttl(key_of("t", view, "u")) <= view.keep_s
 
 
 def test_settings_of_the_environment_win_and_a_bad_one_is_named(tmp_path: Any, monkeypatch: Any) -> None:
@@ -400,3 +577,19 @@ def test_settings_of_the_environment_win_and_a_bad_one_is_named(tmp_path: Any, m
     monkeypatch.setenv("FEATURE_STORE_URL", "http://store.example.com")
     with pytest.raises(SettingsError, match="url"):
         load_redis_settings(path)
+
+
+def test_what_came_from_the_environment_is_named_by_its_variable_and_never_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "features.yaml"
+    monkeypatch.setenv("FEATURE_STORE_PASSWORD", "geheim")
+    monkeypatch.setenv("FEATURE_STORE_URL", "ftp://me:geheim@store.example.com")
+    path.write_text("{namespac: n, deadline_ms: 5}")
+    with pytest.raises(SettingsError) as refused:
+        load_redis_settings(path)
+    whole = "".join(traceback.format_exception(refused.value))
+    assert "geheim" not in whole
+    assert "  namespace: Field required\n" in whole
+    assert "namespac: Extra inputs are not permitted (got 'n')" in whole
+    assert "(it came from FEATURE_STORE_URL)" in whole

@@ -53,6 +53,21 @@ def test_bad_settings_are_refused_by_name_and_value(
         assert word in str(caught.value)
 
 
+def test_a_password_in_a_url_and_the_length_of_a_value_stay_out_of_messages(tmp_path: Path) -> None:
+    urls = {"url": "redis://me:geheim@host/0", "other_url": "redis://host/0?password=geheim", "long": "x" * 1000}
+    with pytest.raises(SettingsError) as caught:
+        load(tmp_path, {**MODEL, "batch": BATCH, **urls})
+    assert "geheim" not in str(caught.value)
+    assert "models.0.url: Extra inputs are not permitted (got 'redis://***@host/0')" in str(caught.value)
+    assert max(map(len, str(caught.value).splitlines())) < 160
+
+
+def test_a_key_that_is_missing_is_named_without_all_the_others(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(tmp_path, {key: value for key, value in MODEL.items() if key != "source"} | {"batch": BATCH})
+    assert str(caught.value).endswith("  models.0.source: Field required")
+
+
 def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="these stand twice: a"):
         load(tmp_path, {**MODEL, "batch": BATCH}, {**MODEL, "batch": BATCH})

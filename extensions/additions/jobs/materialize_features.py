@@ -2,7 +2,8 @@
 
 Each run goes on where the last one ended, less an hour for rows that arrive late. It can be stopped and run again at
 any time: what was written is written once more, with the same result. `--since 2026-01-31` backfills from there, into
-an empty online store or after a history was corrected: day by day up to now, so that the newest values win.
+an empty online store or after rows were added to a history: day by day up to now, so that the newest values win. Redis
+keeps what it holds of an entity until a row of a later time comes.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from service.runtime.feast_import import Feast, StoreError
-from service.runtime.features_feast import load_feast_settings
+from service.runtime.features_feast import load_feast_settings, need_history
 from service.runtime.settings import SettingsError
 
 OVERLAP = timedelta(hours=1)
@@ -47,12 +48,27 @@ def counted_writes(feast: Feast) -> Iterator[list[int]]:
         del store.online_write_batch
 
 
+def begin(view: Any, now: datetime) -> datetime:
+    """Where the last run ended. One whose clock was ahead counts as none: it cannot have seen what came since."""
+    ends: list[datetime] = [end for _, end in view.materialization_intervals]
+    if ahead := [end for end in ends if end > now]:
+        print(
+            f"{view.name}: a run ended at {max(ahead):%Y-%m-%d %H:%M} UTC, ahead of this clock, and is not counted",
+            flush=True,
+        )
+    first: datetime = now - view.ttl
+    return max((end for end in ends if end <= now), default=first) - OVERLAP
+
+
 def materialize(feast: Feast, since: datetime | None, now: datetime) -> int:
-    """Write what is newer than the last run (or `since`) and return how many rows that were, over all views."""
+    """Write what is newer than the last run (or `since`) and return how many rows that were, over all views.
+
+    Raises SettingsError when a view has no history yet.
+    """
     parts = []
     for view in feast.list_feature_views():
-        start = since or (view.most_recent_end_time or now - view.ttl) - OVERLAP
-        parts += [(view.name, *part) for part in slices(start, now)]
+        need_history(view)
+        parts += [(view.name, *part) for part in slices(since or begin(view, now), now)]
     total = 0
     # A bar on a terminal, a line for each part elsewhere.
     for name, start, end in tqdm(parts, disable=None, unit="part"):

@@ -6,6 +6,7 @@ anything is written, and writing twice is safe.
 """
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from service.features.views import VIEWS
 from service.runtime.feature_store import FeatureWriter, StoreError, load_feature_settings
-from service.runtime.features import EntityKey, Row, View
+from service.runtime.features import EntityKey, Row, View, check_row, views_of
 from service.runtime.settings import SettingsError, explain
 
 
@@ -31,7 +32,7 @@ class Line(BaseModel):
 
 def rows_of(lines: list[str], now_s: float) -> Iterator[Row]:
     """The rows of a file; ValueError names the line and what is wrong with it."""
-    views = {view.name: view for view in (View.of(declared) for declared in VIEWS)}
+    views = {view.name: view for view in views_of(VIEWS)}
     for number, text in enumerate(lines, start=1):
         if not text.strip() or text.startswith("#"):
             continue
@@ -46,7 +47,11 @@ def rows_of(lines: list[str], now_s: float) -> Iterator[Row]:
                     f"{view.name} has no {', '.join(sorted(unknown))}; it has {', '.join(kind.model_fields)}"
                 )
             at_s = line.at.timestamp() if isinstance(line.at, datetime) else now_s
-            yield Row(view, line.entity, kind.model_validate(line.values, strict=True), at_s)
+            # As JSON: strict Python takes no text for a date or a member of an enumeration.
+            values = kind.model_validate_json(json.dumps(line.values), strict=True)
+            row = Row(view, line.entity, values, at_s)
+            check_row(row, now_s)
+            yield row
         except ValidationError as error:
             raise ValueError(f"line {number} cannot be used:\n{explain(error)}") from None
         except ValueError as error:
@@ -67,14 +72,19 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="JSON Lines")
     options = parser.parse_args()
     try:
-        rows = list(rows_of(options.file.read_text().splitlines(), time.time()))
+        rows = list(rows_of(options.file.read_text(encoding="utf-8-sig").split("\n"), time.time()))
+    except SettingsError as error:
+        sys.exit(f"no rows are written: {error}")
+    except (OSError, ValueError) as error:
+        sys.exit(f"{options.file}: {error}")
+    try:
         writer = FeatureWriter(load_feature_settings())
         count = writer.write(rows)
         writer.close()
-    except (OSError, ValueError, SettingsError) as error:
-        sys.exit(f"{options.file}: {error}")
+    except SettingsError as error:
+        sys.exit(f"no rows are written: {error}")
     except StoreError as error:
-        sys.exit(f"the feature store did not take the rows, write them again: {error}")
+        sys.exit(f"the feature store did not take all rows; mend the cause and write them again: {error}")
     print(f"{count} rows written from {options.file}")
 
 

@@ -1,9 +1,10 @@
 """Every setting of the service: its type, its unit, its rule. Checked once, at start; unknown keys are errors."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -104,6 +105,8 @@ class ServiceSettings(Strict):
 
 Settings = TypeVar("Settings", bound=Strict)
 
+SHOWN = 80  # characters of a value that a message shows at most
+
 
 def load_service_settings(path: Path) -> ServiceSettings:
     """The container's settings; see `load_settings`."""
@@ -124,12 +127,30 @@ def load_settings(kind: type[Settings], environment: Mapping[str, str], path: Pa
     except yaml.YAMLError as error:
         raise SettingsError(f"{path} is not YAML: {error}") from error
     except ValidationError as error:
-        raise SettingsError(f"{path} holds settings that cannot be used:\n{explain(error)}") from error
+        sources = {key: environment[key] for key in given}
+        # None: a traceback would print pydantic's own message, with the values in it.
+        raise SettingsError(f"{path} holds settings that cannot be used:\n{explain(error, sources)}") from None
 
 
-def explain(error: ValidationError) -> str:
-    """One line per fault: where, what is wrong, and the value."""
+def explain(error: ValidationError, sources: Mapping[str, str] | None = None) -> str:
+    """One line per fault: where, what is wrong, and the value, shortened and without a password in a URL.
+
+    sources: key of the settings -> variable of the environment that it came from, and whose value is not shown.
+    """
     return "\n".join(
-        f"  {'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']} (got {fault['input']!r})"
+        f"  {'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}{_given(fault, sources or {})}"
         for fault in error.errors()
     )
+
+
+def _given(fault: Mapping[str, Any], sources: Mapping[str, str]) -> str:
+    if fault["type"] == "missing":  # what is given there is everything else
+        return ""
+    if fault["loc"] and (variable := sources.get(str(fault["loc"][0]))):
+        return f" (it came from {variable})"
+    if not fault["loc"] and sources:
+        return ""
+    # Before it is cut, so that no half of a password is left.
+    shown = re.sub(r"://.*@", "://***@", repr(fault["input"]))
+    shown = re.sub(r"password=.*", "password=***", shown)
+    return f" (got {shown if len(shown) <= SHOWN else shown[: SHOWN - 3] + '...'})"

@@ -6,14 +6,18 @@ failed, or a stored value is not of the declared type).
 """
 
 import logging
+import math
 import time
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import Strict as StrictType
+from pydantic.fields import FieldInfo
 
 from service.runtime.deadlines import within
 from service.runtime.metrics import LATENCY_BUCKETS_S, Exporter
@@ -29,6 +33,8 @@ CONFIG = Path(__file__).parents[2] / "config/features.yaml"
 AGE_BUCKETS_S = (60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 3 * 24 * 3600, 7 * 24 * 3600, 30 * 24 * 3600)
 # One line a second at most says that the store fails; the counters tell how often.
 LOG_EVERY_S = 1.0
+# Clocks differ by less. A row further ahead would win over every later one until its time has come.
+AHEAD_S = 300.0
 
 
 class FeatureSettings(Strict):
@@ -39,7 +45,11 @@ class FeatureSettings(Strict):
 
 @dataclass(frozen=True)
 class View:
-    """A declared view, checked. last: events of a history; None for aggregates. See `service/features/views.py`."""
+    """A declared view, checked. See `service/features/views.py`.
+
+    keep_s: how long Redis keeps an entity after its last write; in Feast on Redis `key_ttl_seconds` says it for all.
+    last: events of a history; None for aggregates.
+    """
 
     declared: type[BaseModel]
     name: str
@@ -58,7 +68,9 @@ class View:
             raise SettingsError(
                 f"the view {declared.__name__} does not say its {', '.join(absent)}: add class variables"
             )
-        view = cls(declared, **{key: getattr(declared, name) for key, name in names.items()}, last=_last(declared))
+        given = {key: getattr(declared, name) for key, name in names.items()}
+        given["keep_s"] = _whole_seconds(declared, given["keep_s"])
+        view = cls(declared, **given, last=_last(declared))
         if view.keep_s < view.max_age_s:
             raise SettingsError(
                 f"the view {view.name} is kept for {view.keep_s} s and is good for {view.max_age_s} s: "
@@ -84,6 +96,27 @@ def _last(declared: type[BaseModel]) -> int | None:
     return last
 
 
+def _whole_seconds(declared: type[BaseModel], keep_s: Any) -> int:
+    """Redis takes no other expiry, and says so only when the values are stored: they would stay for ever."""
+    if type(keep_s) not in (int, float) or keep_s != keep_s // 1 or keep_s <= 0:
+        raise SettingsError(f"the view {declared.__name__} has keep_s {keep_s!r}: it must be whole seconds above 0")
+    return int(keep_s)
+
+
+def views_of(declared: Sequence[type[BaseModel]]) -> list[View]:
+    """The declared views, checked. Raises SettingsError, also when two of them have one name."""
+    views = [View.of(each) for each in declared]
+    named: dict[str, type[BaseModel]] = {}
+    for view in views:
+        other = named.setdefault(view.name, view.declared)
+        if other is not view.declared:
+            raise SettingsError(
+                f"{other.__name__} and {view.declared.__name__} are both the view {view.name!r}, and one would replace "
+                "the other: give each a name of its own"
+            )
+    return views
+
+
 class Stored(NamedTuple):
     """What a store holds of one view of one entity. values: by field, not yet checked. at_s: Unix time of the event."""
 
@@ -98,6 +131,36 @@ class Row(NamedTuple):
     entity: str
     values: BaseModel
     at_s: float
+
+
+def check_row(row: Row, now_s: float) -> None:
+    """ValueError, with the value and the remedy, when the row must not reach a store."""
+    if row.at_s > now_s + AHEAD_S:
+        raise ValueError(
+            f"{row.view.name} of {row.entity!r} is of {_time(row.at_s)}, more than {AHEAD_S:.0f} s ahead of this "
+            f"machine's clock ({_time(now_s)}), and would win over every row until then: mend the time, or the clock"
+        )
+    for name, value in row.values.model_dump(exclude_unset=True).items():
+        if not _finite(value):
+            raise ValueError(
+                f"{row.view.name} of {row.entity!r} has {value} in {name}: leave the field out, and a model gets its "
+                "default"
+            )
+
+
+def _time(at_s: float) -> str:
+    try:
+        return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError):  # beyond the year 9999, as milliseconds are
+        return f"{at_s} s since 1970"
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_finite, value.values()))
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 Lookup = tuple[View, str]
@@ -131,7 +194,7 @@ class FeatureSource:
         model: str,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.views = [View.of(each) for each in declared]
+        self.views = views_of(declared)
         store.check(self.views)
         self._store = store
         self._deadline_s = deadline_s
@@ -218,7 +281,7 @@ Check = Callable[[Any], tuple[list[Any], bool]]
 def _checks(view: View) -> dict[str, Check]:
     """A check for each field; of a history, the events that are valid are kept."""
     if view.last is None:
-        return {name: _checker(field.annotation) for name, field in view.declared.model_fields.items()}
+        return {name: _checker(_constrained(field)) for name, field in view.declared.model_fields.items()}
     ((name, field),) = view.declared.model_fields.items()
     (item,) = typing.get_args(field.annotation)
     check = _checker(item)
@@ -228,6 +291,15 @@ def _checks(view: View) -> dict[str, Check]:
         return [[value for valid, _ in checked for value in valid]], all(good for _, good in checked)
 
     return {name: each}
+
+
+def _constrained(field: FieldInfo) -> Any:
+    """The type of a field with its constraints, as Field(ge=0). Not strict: what is stored has texts for dates."""
+    annotation: Any = field.annotation
+    for each in field.metadata:
+        if not isinstance(each, StrictType):
+            annotation = Annotated[annotation, each]
+    return annotation
 
 
 def _checker(annotation: Any) -> Check:

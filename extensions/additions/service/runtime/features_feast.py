@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from service.runtime.deadlines import SharedReads
 from service.runtime.feast_import import Feast, FeastObjectNotFoundException
@@ -59,6 +59,21 @@ def load_feast_settings(path: Path = CONFIG) -> FeastSettings:
 def feast_name(view: View) -> str:
     """The name of the feature view that holds `view`."""
     return f"{view.name}_v{view.version}"
+
+
+def local_history(feature_view: Any) -> Path | None:
+    """The file that holds the history of a feature view; None where the history is no file of this machine."""
+    path = str(getattr(feature_view.batch_source, "path", "://"))
+    return None if "://" in path else Path(path)
+
+
+def need_history(feature_view: Any) -> None:
+    """SettingsError when nothing was ever written to the feature view."""
+    path = local_history(feature_view)
+    if path is not None and not path.exists():
+        raise SettingsError(
+            f"{feature_view.name} has no history, as there is no {path}: write rows first, with `make features`"
+        )
 
 
 class FeastFeatureStore:

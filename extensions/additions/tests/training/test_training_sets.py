@@ -4,13 +4,15 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 import pandas as pd
 import pytest
 
+from jobs import build_training_set
 from jobs.build_training_set import TrainingSetError, training_set
 from jobs.materialize_features import materialize
 from service.features.views import VIEWS
@@ -44,7 +46,13 @@ def service(request: pytest.FixtureRequest, feast: Feast) -> Any:
 
 def values(which: int) -> dict[str, Any]:
     """The older (0) or the newer (1) sample of each field."""
-    return {name: SAMPLES[field.annotation][which] for name, field in VIEW.declared.model_fields.items()}
+    return {name: sample(field.annotation)[which] for name, field in VIEW.declared.model_fields.items()}
+
+
+def sample(annotation: Any) -> tuple[Any, Any]:
+    """Also of an optional field, such as `int | None`."""
+    plain = [each for each in get_args(annotation) if each is not NoneType]
+    return sample(*plain) if len(plain) == 1 else SAMPLES[annotation]
 
 
 def row(entity: str, which: int, at: datetime, created: datetime | None = None) -> pd.DataFrame:
@@ -117,6 +125,38 @@ def test_a_value_too_old_for_serving_is_none_in_training(
     assert all(pd.isna(made[name]) for name in VIEW.fields)
 
 
+@pytest.mark.parametrize(
+    "moments",
+    [[datetime(2026, 1, 31, 12)], [1769860800], ["2026-01-31T12:00:00Z"], [NOW, NOW.astimezone(timezone(HOUR))]],
+    ids=["naive", "numbers", "texts", "several zones"],
+)
+def test_times_of_no_time_zone_are_refused_as_a_row_could_see_its_future(
+    feast: Feast, service: Any, entity: str, moments: list[Any]
+) -> None:
+    asked = labels(entity, *moments)
+    with pytest.raises(TrainingSetError, match=r"column event_timestamp is .*without a time zone.*tz_localize"):
+        training_set(feast, service.name, asked)
+
+
+def test_a_time_zone_of_any_place_is_a_moment(
+    feast: Feast, service: Any, entity: str, push: Callable[..., None]
+) -> None:
+    push(row(entity, 0, NOW - 2 * HOUR), row(entity, 1, NOW - HOUR / 2))
+    abroad = labels(entity, (NOW - HOUR).astimezone(timezone(5 * HOUR)))
+    (made,) = training_set(feast, service.name, abroad).to_dict("records")
+    assert made.items() >= values(0).items()
+
+
+def test_labels_without_the_entity_or_with_a_column_named_like_a_feature_are_refused(
+    feast: Feast, service: Any, entity: str
+) -> None:
+    asked = labels(entity, NOW)
+    with pytest.raises(TrainingSetError, match=f"the labels have no column {VIEW.entity}; they have"):
+        training_set(feast, service.name, asked.drop(columns=VIEW.entity))
+    with pytest.raises(TrainingSetError, match=f"{VIEW.fields[0]} is a column of the labels and a feature of"):
+        training_set(feast, service.name, asked.assign(**{VIEW.fields[0]: 1}))
+
+
 def test_a_join_that_loses_rows_writes_nothing(
     feast: Feast, service: Any, entity: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,3 +198,18 @@ def test_the_command_says_what_it_wrote_and_what_is_wrong(service: Any, entity: 
     assert done.returncode == 1
     assert "nothing_v1" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_command_says_that_labels_are_no_parquet_and_that_there_is_no_folder_for_its_output(
+    service: Any, entity: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, text = tmp_path / "labels.parquet", tmp_path / "labels.csv"
+    labels(entity, NOW).to_parquet(path)
+    labels(entity, NOW).to_csv(text)
+    for given, out, words in (
+        (text, tmp_path / "out.parquet", "labels.csv is not Parquet; write it with DataFrame.to_parquet"),
+        (path, tmp_path / "none/out.parquet", "there is no folder .*none, where out.parquet is to be"),
+    ):
+        monkeypatch.setattr("sys.argv", ["build_training_set", service.name, str(given), str(out)])
+        with pytest.raises(SystemExit, match=f"no training set: .*{words}"):
+            build_training_set.main()
