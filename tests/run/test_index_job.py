@@ -3,6 +3,7 @@
 import functools
 import json
 import random
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,19 @@ async def main():
     rows = sorted((str(point.id), point.payload, [round(n, 6) for n in point.vector]) for point in points)
     print(json.dumps({"count": count, "rows": rows, "aliases": len(aliases), "collections": len(collections)}))
 asyncio.run(main())
+"""
+
+
+# The job over Ray, of a file whose documents are not those that were checked.
+CHANGED = """
+import dataclasses
+from jobs import index_documents_ray as job
+checked = job.survey
+def of_others(path):
+    found = checked(path)
+    return dataclasses.replace(found, digests=found.digests + 1)
+job.survey = of_others
+job.main()
 """
 
 
@@ -140,6 +154,27 @@ def test_a_job_that_is_killed_twenty_times_ends_with_the_index_of_one_that_was_n
     assert once["count"] == len(once["rows"]) == DOCUMENTS
     assert same(after, once)
     assert (once["aliases"], once["collections"]) == (1, 1)
+
+
+def test_a_job_that_is_interrupted_says_what_to_do_and_goes_on(
+    folder: Path, database: Database, tmp_path: Path
+) -> None:
+    path = write_lines(tmp_path / "documents.jsonl", documents(DOCUMENTS))
+    with subprocess.Popen(
+        [str(python_of(folder)), "-m", "jobs.index_documents", str(path)],
+        cwd=folder,
+        env=environment(folder, **database.env()),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as job:
+        wait_for("documents are written", lambda: job.poll() is not None or written(database) > 0, 120, 0.02)
+        job.send_signal(signal.SIGINT)
+        _, said = job.communicate(timeout=60)
+    assert job.returncode == 130
+    assert "not indexed: stopped; run it again, and it goes on from here" in said
+    assert "Traceback" not in said
+    assert 0 < written(database) < DOCUMENTS
 
 
 def test_the_same_file_twice_and_as_parquet_is_the_same_index(folder: Path, database: Database, tmp_path: Path) -> None:
@@ -250,11 +285,34 @@ def test_the_job_over_ray_data_makes_the_same_index(
     path = write_lines(tmp_path / "documents.jsonl", documents(5000))
     assert run_job(folder, "jobs.index_documents", str(path), **database.env()).returncode == 0
     alone = held(folder, database)
+    # Columns with gaps, in a folder whose name is no column.
+    parquet = tmp_path / "year=2026/documents.parquet"
+    parquet.parent.mkdir()
+    flat = [{"id": f"p{n}", "text": "a tent", "n": None if n % 3 else n, "even": n % 2 == 0} for n in range(300)]
+    pq.write_table(pa.Table.from_pylist(flat), parquet)
+    assert run_job(folder, "jobs.index_documents", str(parquet), **database.env()).returncode == 0
+    with_gaps = held(folder, database)
     database.stop()
     database.start()
-    arguments = ("jobs.index_documents_ray", str(path), "--workers", "2", "--gpus", "0.5")
+    more = ("--workers", "2", "--gpus", "0.5")
+    env = {"RAY_AUTH_MODE": "disabled", **database.env()}
     head = RayHead(num_cpus=6, num_gpus=1, python=python_of(on_ray))
     with head.running(on_ray / "config/ray.env", PYTHONPATH=str(on_ray), **database.env()):
-        done = run_job(on_ray, *arguments, RAY_ADDRESS=head.address, RAY_AUTH_MODE="disabled", **database.env())
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert same(held(folder, database), alone)
+        for file, expected in ((path, alone), (parquet, with_gaps)):
+            done = run_job(on_ray, "jobs.index_documents_ray", str(file), *more, RAY_ADDRESS=head.address, **env)
+            assert done.returncode == 0, done.stderr[-3000:]
+            assert same(held(folder, database), expected)
+        changed = write_lines(tmp_path / "changed.jsonl", documents(50))
+        done = subprocess.run(
+            [str(python_of(on_ray)), "-c", CHANGED, str(changed)],
+            cwd=on_ray,
+            env=environment(on_ray, RAY_ADDRESS=head.address, **env),
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 1
+    said = f"not indexed: DocumentError: {changed} changed while it was indexed: run it again"
+    assert said in done.stderr.splitlines()  # Ray says more, before and after it
+    assert written(database) == 5300

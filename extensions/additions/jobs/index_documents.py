@@ -12,12 +12,14 @@ import importlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from jobs.documents import DocumentError, Survey, read, survey
+from jobs.documents import DocumentError, Survey, check_unchanged, read, survey
 from service.retrieval import embedder
 from service.runtime.configured_models import configured_models
 from service.runtime.device import claim_device
@@ -34,6 +36,9 @@ WRITE, WRITES = 256, 4
 LINE_EVERY_S = 10.0
 # Some databases count what was written only after a while.
 COUNT_S = 60.0
+GOES_ON = "; run it again, and it goes on from here"
+# As a shell says of a program that Ctrl-C has ended.
+INTERRUPTED = 130
 
 Embedded = tuple[list[Document], list[list[float]]]
 
@@ -88,16 +93,15 @@ class DocumentEmbedder:
         return tokens
 
 
-def windows(path: Path) -> Iterator[list[Document]]:
-    """The documents of a file, WINDOW at a time."""
-    window: list[Document] = []
-    for document in read(path):
-        window.append(document)
-        if len(window) == WINDOW:
-            yield window
-            window = []
-    if window:
+def windows(path: Path, found: Survey) -> Iterator[list[Document]]:
+    """The documents of a file, WINDOW at a time; DocumentError before one that was not there when it was checked."""
+    documents, count = read(path), 0
+    while window := list(islice(documents, WINDOW)):
+        check_unchanged(window, found.digests, path)
+        count += len(window)
         yield window
+    if count != found.count:
+        raise DocumentError(f"{path} changed while it was indexed: run it again")
 
 
 async def write_window(
@@ -170,14 +174,17 @@ async def finish(writer: IndexWriter, build: str, count: int, prune: bool) -> No
     try:
         before = await writer.unserved()
     except NotIndexed:  # the first
-        before = []
+        before = {}
     await writer.serve()
     print(f"{count} documents are served from {build}")
-    for name in await writer.unserved():
-        drop = prune and name in before  # replicas may read for a moment yet what was served until now
-        if drop:
-            await writer.drop(name)
-        print(f"{name} is {'deleted' if drop else 'no longer served: the next `--prune` deletes it'}")
+    for name, once in (await writer.unserved()).items():
+        if not once:
+            print(f"{name} stays, as another job may be building it: if none is, delete it in the database")
+        # Replicas may read for a moment yet what was served until now.
+        elif prune and before.get(name) and await writer.drop(name):
+            print(f"{name} is deleted")
+        else:
+            print(f"{name} is no longer served: the next `--prune` deletes it")
 
 
 async def build(path: Path, found: Survey, settings: Any, model: DocumentEmbedder, prune: bool) -> None:
@@ -187,7 +194,7 @@ async def build(path: Path, found: Survey, settings: Any, model: DocumentEmbedde
     progress = Progress(found.count)
     try:
         await writer.begin(name, model.dimension, found.fields)
-        for window in windows(path):
+        for window in windows(path, found):
             await write_window(writer, window, model, progress.add)
         progress.close()
         if model.cut:
@@ -205,17 +212,30 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def told(error: BaseException) -> str | None:
+    """What a person is told of an error that a person can do something about; None of any other."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, (JSONDecodeError, UnicodeDecodeError)):  # a client raises it as it is
+        return f"not indexed: VECTOR_DB_URL answers no JSON: is it the address of the database? ({error}){GOES_ON}"
+    if not isinstance(error, (DocumentError, IndexingError, SettingsError, TimeoutError, *DatabaseError)):
+        return None
+    again = "" if isinstance(error, DocumentError) else GOES_ON
+    return f"not indexed: {type(error).__name__}: {error}{again}"
+
+
 def main() -> None:
     options = arguments()
     try:
         found, settings = survey(options.file), load_retrieval_settings()
         asyncio.run(build(options.file, found, settings, DocumentEmbedder(settings.embedder), options.prune))
-    except* (DocumentError, IndexingError, SettingsError, TimeoutError, *DatabaseError) as errors:
-        error: BaseException = errors
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        again = "" if isinstance(error, DocumentError) else "; run it again, and it goes on from here"
-        sys.exit(f"not indexed: {type(error).__name__}: {error}{again}")
+    except KeyboardInterrupt:
+        print(f"not indexed: stopped{GOES_ON}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if (words := told(error)) is None:
+            raise
+        sys.exit(words)
 
 
 if __name__ == "__main__":

@@ -6,33 +6,63 @@ workers, each with the embedding model and a share of a GPU. FILE must be at the
 
 import argparse
 import asyncio
+import io
 import sys
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray
 import ray.data
-from ray.exceptions import RayError
+from ray.data.datasource import FileBasedDatasource
+from ray.exceptions import RayError, RayTaskError
 
-from jobs.documents import DocumentError, document_of_line, document_of_row, survey
-from jobs.index_documents import WINDOW, DocumentEmbedder, IndexingError, build_name, finish, write_window
+from jobs.documents import DocumentError, Survey, check_unchanged, document_of_line, document_of_row, survey
+from jobs.index_documents import (
+    GOES_ON,
+    INTERRUPTED,
+    WINDOW,
+    DocumentEmbedder,
+    build_name,
+    finish,
+    told,
+    write_window,
+)
 from service.runtime.retrieval import Document
-from service.runtime.settings import SettingsError
-from service.runtime.vector_index import DatabaseError, IndexWriter, load_retrieval_settings
+from service.runtime.vector_index import IndexWriter, load_retrieval_settings
+
+
+class Lines(FileBasedDatasource):  # type: ignore[misc]
+    """The lines that `jobs.documents` reads: `read_text` ends one also where a text of JSON has U+2028 and the like."""
+
+    def _read_stream(self, f: Any, path: str) -> Iterator[pa.Table]:
+        lines = (line for line in io.TextIOWrapper(f, encoding="utf-8-sig") if line.strip())
+        while some := list(islice(lines, WINDOW)):
+            yield pa.table({"line": some})
+
+
+def documents_of(batch: pa.Table) -> list[Document]:
+    """Rows of Parquet or lines of JSON, in Python's own types as `jobs.documents` gives them."""
+    if batch.column_names == ["line"]:
+        return [document_of_line(line) for line in batch["line"].to_pylist()]
+    return [document_of_row(row) for row in batch.to_pylist()]
 
 
 class WindowWriter:
-    """Embeds and writes windows of documents. One in each worker."""
+    """Embeds and writes windows of documents of `file`. One in each worker."""
 
-    def __init__(self, build: str, fields: dict[str, type]) -> None:
+    def __init__(self, build: str, found: Survey, file: str) -> None:
         self._settings = load_retrieval_settings()
         self._model = DocumentEmbedder(self._settings.embedder)
-        self._build, self._fields = build, fields
+        self._build, self._fields = build, found.fields
+        self._digests, self._file = found.digests, file
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        documents = [document_of_line(row["text"]) if "id" not in row else _of(row) for row in rows]
+    def __call__(self, batch: pa.Table) -> dict[str, Any]:
+        documents = documents_of(batch)
+        check_unchanged(documents, self._digests, self._file)
         self._model.cut = 0
         asyncio.run(self._write(documents))
         return {"documents": np.array([len(documents)]), "cut": np.array([self._model.cut])}
@@ -44,12 +74,6 @@ class WindowWriter:
             await write_window(writer, documents, self._model, lambda _: None)  # Ray Data shows progress
         finally:
             await writer.close()
-
-
-def _of(row: dict[str, Any]) -> Document:
-    """Columns come as numpy's own types."""
-    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in row.items()}
-    return document_of_row(plain)
 
 
 def dimension_of(name: str) -> int:
@@ -81,16 +105,24 @@ def index(path: Path, workers: int, gpus: float, prune: bool) -> None:
     build = build_name(settings, found)
     dimension = ray.get(ray.remote(num_cpus=1, num_gpus=gpus)(dimension_of).remote(settings.embedder))
     asyncio.run(begin(build, dimension, found.fields))
-    rows = ray.data.read_parquet(str(path)) if path.suffix == ".parquet" else ray.data.read_text(str(path))
+    ray.data.DataContext.get_current().raise_original_map_exception = True  # it is told in words
+    if path.suffix == ".parquet":
+        rows = ray.data.read_parquet(str(path), partitioning=None)  # a folder `year=2026` is no column
+    else:
+        rows = ray.data.read_datasource(Lines(str(path)))
     written = rows.repartition(target_num_rows_per_block=WINDOW).map_batches(
         WindowWriter,
-        fn_constructor_args=(build, found.fields),
+        fn_constructor_args=(build, found, str(path)),
         batch_size=WINDOW,
+        # In others, whole numbers with gaps become floats and absent ones NaN.
+        batch_format="pyarrow",
         concurrency=workers,
         num_cpus=1,
         num_gpus=gpus,
     )
     totals = written.sum(["documents", "cut"])
+    if totals["sum(documents)"] != found.count:
+        raise DocumentError(f"{path} changed while it was indexed: run it again")
     if totals["sum(cut)"]:
         print(f"{totals['sum(cut)']} documents were longer than the model reads, and cut")
     asyncio.run(end(build, dimension, found.fields, found.count, prune))
@@ -106,8 +138,14 @@ def main() -> None:
     options = parser.parse_args()
     try:
         index(options.file, options.workers, options.gpus, options.prune)
-    except (DocumentError, IndexingError, SettingsError, TimeoutError, RayError, *DatabaseError) as error:
-        sys.exit(f"not indexed: {type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        print(f"not indexed: stopped{GOES_ON}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        words = told(error.cause if isinstance(error, RayTaskError) else error)
+        if words is None and not isinstance(error, RayError):
+            raise
+        sys.exit(words or f"not indexed: {type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

@@ -94,7 +94,10 @@ class Pod:
         with self.explained(doing):
             timeout = httpx.Timeout(timeout_s, connect=10)
             answer = self.client.request(method, path, timeout=timeout, **request).raise_for_status()
+        try:
             return answer.json()
+        except ValueError:
+            raise PodError(f"{self.name} {doing}: {self.url} answers no JSON, but {answer.text[:100]!r}") from None
 
     def collections(self) -> list[str]:
         found = self.ask("GET", "/collections", "does not list its collections")
@@ -169,6 +172,12 @@ def options_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
     )
     options = parser.parse_args()
     key, ca = os.environ.get("VECTOR_DB_API_KEY"), os.environ.get("VECTOR_DB_CA")
+    # As the service checks it, whose code a backup does not depend on: httpx prints such a key whole in what it raises.
+    if key and not (key.isascii() and key.isprintable() and key == key.strip()):
+        parser.error(
+            "VECTOR_DB_API_KEY begins or ends with a space or a line break, or holds a character that cannot be sent: "
+            "write it anew, with `printf %s` where it was `echo`"
+        )
     try:
         options.bucket = Bucket(options.bucket)
         options.pods = [Pod(number, url, key, ca) for number, url in enumerate(options.pods)]

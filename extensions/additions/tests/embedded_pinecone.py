@@ -16,13 +16,25 @@ from tests.json_server import Answer, Route, running, serve
 
 KEY = "a-key-of-the-stand-in"
 OK = HTTPStatus.OK
+
+
+def equal(value: Any, wanted: Any) -> bool:
+    """A list has each of its texts as a value; in Python 1 == True, and in a database it is not."""
+    some = value if isinstance(value, list) else [value]
+    return any(isinstance(one, bool) == isinstance(wanted, bool) and one == wanted for one in some)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
-    "$eq": lambda value, wanted: bool(value == wanted or (isinstance(value, list) and wanted in value)),
-    "$in": lambda value, wanted: bool(set(value if isinstance(value, list) else [value]) & set(wanted)),
-    "$gt": lambda value, wanted: bool(value > wanted),
-    "$gte": lambda value, wanted: bool(value >= wanted),
-    "$lt": lambda value, wanted: bool(value < wanted),
-    "$lte": lambda value, wanted: bool(value <= wanted),
+    "$eq": equal,
+    "$in": lambda value, wanted: any(equal(value, one) for one in wanted),
+    "$gt": lambda value, wanted: is_number(value) and bool(value > wanted),
+    "$gte": lambda value, wanted: is_number(value) and bool(value >= wanted),
+    "$lt": lambda value, wanted: is_number(value) and bool(value < wanted),
+    "$lte": lambda value, wanted: is_number(value) and bool(value <= wanted),
 }
 
 
@@ -59,7 +71,11 @@ class Local:
         return OK, {"upsertedCount": len(vectors)}
 
     def delete(self, _: Sequence[str], body: Any) -> Answer:
-        self._namespaces.pop(body.get("namespace", ""), None)
+        namespace = body.get("namespace", "")
+        if body.get("deleteAll"):
+            self._namespaces.pop(namespace, None)
+        for each in body.get("ids", []):
+            self._namespaces.get(namespace, {}).pop(each, None)
         return OK, {}
 
     def fetch(self, _: Sequence[str], query: Mapping[str, list[str]]) -> Answer:

@@ -5,16 +5,29 @@ vectors of two models never mix, old and new replicas of a rolling update each s
 rebuilt is switched to at once.
 """
 
+import hashlib
+import math
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+)
 from pydantic import model_validator as validator
 
 from service.retrieval.embedder import VERSION
-from service.runtime.settings import Name, SettingsError, Strict
+from service.runtime.settings import Name, SettingsError, Strict, load_settings
 
 CONFIG = Path(__file__).parents[2] / "config/retrieval.yaml"
 ENVIRONMENT = {key: f"VECTOR_DB_{key.upper()}" for key in ("url", "api_key", "ca")}
@@ -22,10 +35,30 @@ ENVIRONMENT = {key: f"VECTOR_DB_{key.upper()}" for key in ("url", "api_key", "ca
 # Databases take UUIDs as ids, and not whatever a document is called.
 IDS = uuid.UUID("6f2c8a1e-6a0b-4a52-9d0e-0b7e3c1f5a77")
 MAX_LIMIT = 100
+COMMIT = re.compile(r"[0-9a-f]{40}")
+# Letters of a revision in a name.
+LABEL = 12
 Number = StrictInt | StrictFloat
 FieldName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
+
+
+def comparable(value: Any) -> Any:
+    """`value`; ValueError if it is or holds what no database compares: null, NaN, infinity, more than 64 bits."""
+    held = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    for one in held:
+        if one is None:
+            raise ValueError("null says nothing: give a value, or leave it out")
+        if isinstance(one, float) and not math.isfinite(one):
+            raise ValueError(f"{one} is no number to compare with: leave it out, or give a finite one")
+        if isinstance(one, int) and not -(2**63) <= one < 2**63:
+            raise ValueError("the number has more than 64 bits: give a smaller one, or write it as text")
+    return value
+
+
 # What databases can filter by.
-Value = StrictBool | Number | Annotated[StrictStr, Field(max_length=1000)] | list[StrictStr]
+Value = Annotated[
+    StrictBool | Number | Annotated[StrictStr, Field(max_length=1000)] | list[StrictStr], BeforeValidator(comparable)
+]
 
 
 class RetrievalSettings(Strict):
@@ -48,12 +81,38 @@ class RetrievalSettings(Strict):
     @property
     def alias(self) -> str:
         """The name under which this service's embedding model finds its index."""
-        return f"{self.namespace}-{self.embedder}-{self.revision[:12]}-v{VERSION}"
+        return f"{self.namespace}-{self.embedder}-{self.label}-v{VERSION}"
+
+    @property
+    def label(self) -> str:
+        """The revision in few letters; two labels that begin alike stay two."""
+        if len(self.revision) <= LABEL or COMMIT.fullmatch(self.revision):
+            return self.revision[:LABEL]
+        return f"{self.revision[:LABEL]}-{hashlib.sha256(self.revision.encode()).hexdigest()[:8]}"
 
     @property
     def key(self) -> str | None:
         """The secret in clear, for the client alone."""
         return self.api_key.get_secret_value() if self.api_key else None
+
+
+Settings = TypeVar("Settings", bound=RetrievalSettings)
+
+
+def load_retrieval(kind: type[Settings], path: Path) -> Settings:
+    """The settings of a database; see `load_settings`."""
+    settings = load_settings(kind, ENVIRONMENT, path)
+    check_key(settings.key)
+    return settings
+
+
+def check_key(key: str | None) -> None:
+    """Raises SettingsError for a key that no header can carry: clients would print it whole in what they raise."""
+    if key and not (key.isascii() and key.isprintable() and key == key.strip()):
+        raise SettingsError(
+            f"the key of the vector database ({ENVIRONMENT['api_key']}) begins or ends with a space or a line break, "
+            "or holds a character that cannot be sent: write it anew, with `printf %s` where it was `echo`"
+        )
 
 
 class Range(BaseModel):
@@ -76,9 +135,9 @@ class Range(BaseModel):
         return self.model_dump(exclude_none=True)
 
 
-Condition = StrictBool | StrictInt | StrictStr | Annotated[list[StrictInt | StrictStr], Field(min_length=1)] | Range
+Condition = StrictBool | Number | StrictStr | Annotated[list[Number | StrictStr], Field(min_length=1)] | Range
 # Field of the metadata -> its value, one of its values, or its bounds. All must hold.
-Where = Annotated[dict[FieldName, Condition], Field(max_length=20)]
+Where = Annotated[dict[FieldName, Annotated[Condition, BeforeValidator(comparable)]], Field(max_length=20)]
 
 
 class Document(BaseModel):
@@ -160,7 +219,9 @@ class IndexWriter(Protocol):
     """Builds an index beside the one that is served, and switches the alias to it. All of it can be repeated."""
 
     async def begin(self, build: str, dimension: int, fields: Mapping[str, type]) -> None:
-        """Go on with the index of this name, or make it. Raises IndexMismatch when it is there with other vectors.
+        """Go on with the index of this name, or make it; from now on nobody may drop it.
+
+        Raises IndexMismatch when it is there with other vectors.
 
         fields: of the metadata, by type (bool, int, float or str), to filter by.
         """
@@ -175,12 +236,15 @@ class IndexWriter(Protocol):
         """Documents in the index; some databases count what was just written only after a while."""
 
     async def serve(self) -> None:
-        """Switch the alias to this index."""
+        """Switch the alias to this index, and note of the one that it named that it was served once."""
 
-    async def unserved(self) -> list[str]:
-        """Names of the indexes of this alias other than the one that it names and this one."""
+    async def unserved(self) -> dict[str, bool]:
+        """The indexes of this alias other than the one that it names and this one -> whether they were served once.
 
-    async def drop(self, name: str) -> None:
-        """Delete an index that `unserved` named."""
+        One that never was may be what another job is building.
+        """
+
+    async def drop(self, name: str) -> bool:
+        """Delete an index that was served once, when no search reads it any more; False if a job has taken it up."""
 
     async def close(self) -> None: ...

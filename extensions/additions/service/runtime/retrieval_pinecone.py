@@ -1,6 +1,7 @@
 """Retrieval with Pinecone: an index is a namespace, and a record in the namespace `aliases` names the one served.
 
 Pinecone has no aliases. The record is read at start and again every POINTER_S seconds, so replicas follow a switch.
+Another record there, by the name of an index, tells until when that index was served.
 """
 
 import asyncio
@@ -14,7 +15,6 @@ from pinecone.errors import ApiError, PineconeError
 
 from service.runtime.retrieval import (
     CONFIG,
-    ENVIRONMENT,
     Condition,
     Document,
     Found,
@@ -24,14 +24,17 @@ from service.runtime.retrieval import (
     RetrievalSettings,
     SearchRefused,
     check_index,
+    load_retrieval,
     stable_id,
 )
-from service.runtime.settings import SettingsError, load_settings
+from service.runtime.settings import SettingsError
 
 DatabaseError = (PineconeError, OSError)
 REFUSED = 400
 POINTERS = "aliases"
 POINTER_S = 10.0
+# No replica reads an index for longer after a switch.
+READ_ON = 3
 JOB_TIMEOUT_S = 60.0
 # Ids stand in the URL of a fetch.
 FETCH = 100
@@ -41,7 +44,7 @@ UPSERT = 100
 
 def load_retrieval_settings(path: Path = CONFIG) -> RetrievalSettings:
     """See `load_settings`."""
-    return load_settings(RetrievalSettings, ENVIRONMENT, path)
+    return load_retrieval(RetrievalSettings, path)
 
 
 def client_of(settings: RetrievalSettings, timeout_s: float) -> AsyncIndex:
@@ -142,18 +145,23 @@ class PineconeIndexWriter:
     async def begin(self, build: str, dimension: int, fields: Mapping[str, type]) -> None:
         check_index(build, await found_in(self._client), dimension)
         self._name, self._dimension = build, dimension
+        if await self._fetched([build], POINTERS):
+            await self._client.delete(ids=[build], namespace=POINTERS)
         self._resumed = await self.count() > 0
 
     async def present(self, ids: Sequence[str]) -> set[str]:
         if not self._resumed:
             return set()
         records = {stable_id(each): each for each in ids}
-        wanted = list(records)
+        return {records[each] for each in await self._fetched(list(records), self._name)}
+
+    async def _fetched(self, ids: Sequence[str], namespace: str) -> dict[str, Any]:
+        """Those records that are there, by id."""
         pages = [
-            self._client.fetch(ids=wanted[start : start + FETCH], namespace=self._name)
-            for start in range(0, len(wanted), FETCH)
+            self._client.fetch(ids=list(ids[start : start + FETCH]), namespace=namespace)
+            for start in range(0, len(ids), FETCH)
         ]
-        return {records[each] for page in await asyncio.gather(*pages) for each in page.vectors}
+        return {each: record for page in await asyncio.gather(*pages) for each, record in page.vectors.items()}
 
     async def upsert(self, documents: Sequence[Document], vectors: Sequence[Sequence[float]]) -> None:
         records = [
@@ -173,16 +181,36 @@ class PineconeIndexWriter:
 
     async def serve(self) -> None:
         vector = [1.0, *[0.0] * (self._dimension - 1)]  # Pinecone refuses one of zeros
-        record = {"id": self._alias, "values": vector, "metadata": {"namespace": self._name}}
-        await self._client.upsert(vectors=[record], namespace=POINTERS)
+        records = [{"id": self._alias, "values": vector, "metadata": {"namespace": self._name}}]
+        try:
+            old = await pointed_at(self._client, self._alias)
+        except NotIndexed:  # the first
+            old = self._name
+        if old != self._name:
+            records.append({"id": old, "values": vector, "metadata": {"served_until_s": time.time()}})
+        await self._client.upsert(vectors=records, namespace=POINTERS)
 
-    async def unserved(self) -> list[str]:
+    async def unserved(self) -> dict[str, bool]:
+        return {name: until_s is not None for name, until_s in (await self._unserved()).items()}
+
+    async def _unserved(self) -> dict[str, float | None]:
+        """See `unserved`; until when they were served, in Unix time."""
         served = await pointed_at(self._client, self._alias)
-        names = (await self._client.describe_index_stats()).namespaces
-        return sorted(name for name in names if name.startswith(f"{self._alias}-") and name not in (served, self._name))
+        held = (await self._client.describe_index_stats()).namespaces
+        mine = [name for name, found in held.items() if name.startswith(f"{self._alias}-") and found.vector_count]
+        names = sorted({*mine} - {served, self._name})
+        marks = await self._fetched(names, POINTERS)
+        return {name: marks[name].metadata["served_until_s"] if name in marks else None for name in names}
 
-    async def drop(self, name: str) -> None:
-        await self._client.delete(delete_all=True, namespace=name)
+    async def drop(self, name: str) -> bool:
+        while (until_s := (await self._unserved()).get(name)) is not None:
+            left_s = until_s + READ_ON * POINTER_S - time.time()
+            if left_s <= 0:
+                await self._client.delete(delete_all=True, namespace=name)
+                await self._client.delete(ids=[name], namespace=POINTERS)
+                return True
+            await asyncio.sleep(left_s)
+        return False
 
     async def close(self) -> None:
         await self._client.close()

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from qdrant_client import AsyncQdrantClient, models
+from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from service.runtime.retrieval import (
     CONFIG,
-    ENVIRONMENT,
     Condition,
     Document,
     Found,
@@ -20,13 +20,15 @@ from service.runtime.retrieval import (
     RetrievalSettings,
     SearchRefused,
     check_index,
+    load_retrieval,
     stable_id,
 )
-from service.runtime.settings import load_settings
 
-DatabaseError = (ApiException, OSError)
+DatabaseError = (ApiException, QdrantException, OSError)
 NOT_FOUND = 404
 REFUSED = (400, 422)
+# An alias that ends so names an index that was served once and is no more.
+SERVED_ONCE = "-served-once"
 # A job may wait longer than a search; the client counts in whole seconds.
 JOB_TIMEOUT_S = 60
 KINDS = {
@@ -45,7 +47,7 @@ class QdrantSettings(RetrievalSettings):
 
 def load_retrieval_settings(path: Path = CONFIG) -> QdrantSettings:
     """See `load_settings`."""
-    return load_settings(QdrantSettings, ENVIRONMENT, path)
+    return load_retrieval(QdrantSettings, path)
 
 
 def client_of(settings: RetrievalSettings, timeout_s: float) -> AsyncQdrantClient:
@@ -81,20 +83,30 @@ def filter_of(where: Mapping[str, Condition]) -> models.Filter | None:
         if isinstance(wanted, Range):
             conditions.append(models.FieldCondition(key=key, range=models.Range(**wanted.bounds)))
         elif isinstance(wanted, list):
-            # Numbers and texts are looked up in different indexes.
-            groups = [[one for one in wanted if isinstance(one, kind)] for kind in (int, str)]
-            conditions.append(
-                models.Filter(
-                    should=[
-                        models.FieldCondition(key=key, match=models.MatchAny(any=group))  # type: ignore[arg-type]
-                        for group in groups
-                        if group
-                    ]
-                )
-            )
+            texts = [one for one in wanted if isinstance(one, str)]
+            some: list[models.Condition] = [equal(key, one) for one in wanted if not isinstance(one, str)]
+            if texts:
+                some.append(models.FieldCondition(key=key, match=models.MatchAny(any=texts)))
+            conditions.append(models.Filter(should=some))
         else:
-            conditions.append(models.FieldCondition(key=key, match=models.MatchValue(value=wanted)))
+            conditions.append(equal(key, wanted))
     return models.Filter(must=conditions) if conditions else None
+
+
+def equal(key: str, wanted: bool | float | str) -> models.FieldCondition:
+    """That a field has this value. No match knows 5.0, and no range a whole number beyond 2**53 from the next."""
+    if isinstance(wanted, bool | str) or (isinstance(wanted, int) and abs(wanted) > 2**53):
+        return models.FieldCondition(key=key, match=models.MatchValue(value=wanted))
+    return models.FieldCondition(key=key, range=models.Range(gte=wanted, lte=wanted))
+
+
+def removed(aliases: Sequence[models.AliasDescription], names: set[str]) -> list[models.AliasOperations]:
+    """What removes those of `names` that are there."""
+    return [
+        models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=each.alias_name))
+        for each in aliases
+        if each.alias_name in names
+    ]
 
 
 class QdrantRetriever:
@@ -148,15 +160,28 @@ class QdrantIndexWriter:
     async def begin(self, build: str, dimension: int, fields: Mapping[str, type]) -> None:
         self._name = build
         try:
-            check_index(build, await found_in(self._client, build), dimension)
+            found = await found_in(self._client, build)
         except NotIndexed:
+            found = await self._made(build, dimension)
+        check_index(build, found, dimension)
+        if unmark := removed((await self._client.get_aliases()).aliases, {build + SERVED_ONCE}):
+            await self._client.update_collection_aliases(unmark)
+        for field, kind in fields.items():
+            await self._client.create_payload_index(build, f"metadata.{field}", KINDS[kind])
+
+    async def _made(self, build: str, dimension: int) -> Found:
+        try:
             await self._client.create_collection(
                 build,
                 vectors_config=models.VectorParams(size=dimension, distance=models.Distance.COSINE),
                 replication_factor=self._replication_factor,
             )
-        for field, kind in fields.items():
-            await self._client.create_payload_index(build, f"metadata.{field}", KINDS[kind])
+        except UnexpectedResponse as error:
+            try:
+                return await found_in(self._client, build)  # another job on the same file was faster
+            except NotIndexed:
+                raise error from None
+        return Found(dimension, "cosine")
 
     async def present(self, ids: Sequence[str]) -> set[str]:
         points = {stable_id(each): each for each in ids}
@@ -176,21 +201,31 @@ class QdrantIndexWriter:
 
     async def serve(self) -> None:
         """One change of all aliases: at no moment is there none."""
-        old = [each for each in (await self._client.get_aliases()).aliases if each.alias_name == self._alias]
-        changes: list[models.AliasOperations] = [
-            models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=each.alias_name)) for each in old
-        ]
-        made = models.CreateAlias(collection_name=self._name, alias_name=self._alias)
-        await self._client.update_collection_aliases([*changes, models.CreateAliasOperation(create_alias=made)])
+        aliases = (await self._client.get_aliases()).aliases
+        old = {each.collection_name for each in aliases if each.alias_name == self._alias} - {self._name}
+        made = {self._alias: self._name, **{name + SERVED_ONCE: name for name in old}}
+        await self._client.update_collection_aliases(
+            [
+                *removed(aliases, {*made, self._name + SERVED_ONCE}),
+                *(
+                    models.CreateAliasOperation(create_alias=models.CreateAlias(alias_name=alias, collection_name=name))
+                    for alias, name in made.items()
+                ),
+            ]
+        )
 
-    async def unserved(self) -> list[str]:
+    async def unserved(self) -> dict[str, bool]:
         collections, aliases = await asyncio.gather(self._client.get_collections(), self._client.get_aliases())
-        kept = {self._name, *(each.collection_name for each in aliases.aliases)}
-        names = (each.name for each in collections.collections)
-        return sorted(name for name in names if name.startswith(f"{self._alias}-") and name not in kept)
+        once = {each.collection_name for each in aliases.aliases if each.alias_name.endswith(SERVED_ONCE)}
+        served = {each.collection_name for each in aliases.aliases if not each.alias_name.endswith(SERVED_ONCE)}
+        names = {each.name for each in collections.collections if each.name.startswith(f"{self._alias}-")}
+        return {name: name in once for name in sorted(names - served - {self._name})}
 
-    async def drop(self, name: str) -> None:
-        await self._client.delete_collection(name)
+    async def drop(self, name: str) -> bool:
+        dropped = (await self.unserved()).get(name, False)
+        if dropped:
+            await self._client.delete_collection(name)
+        return dropped
 
     async def close(self) -> None:
         await self._client.close()

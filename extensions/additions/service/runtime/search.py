@@ -1,5 +1,6 @@
 """The search: a text is embedded, its nearest documents are found, under a deadline and behind a circuit breaker."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -56,7 +57,8 @@ def alike(asked: Asked) -> tuple[int, str]:
 class Search:
     """Texts in, documents out. The index is checked before its first search, at start if the database is there.
 
-    Every search has one outcome, which is counted: `ok`, `missing` (there is no index), `timeout`, `error`.
+    Every search has one outcome, which is counted: `ok`, `missing` (there is no index), `timeout`, `error`, and two
+    that are no fault of the database: `invalid` (it refuses this search), `cancelled` (the caller has left).
     """
 
     def __init__(self, settings: RetrievalSettings, retriever: Retriever, embed: Embed, exporter: Exporter) -> None:
@@ -118,6 +120,12 @@ class Search:
             raise
         except NotIndexed:
             outcome = "missing"
+            raise
+        except SearchRefused:
+            outcome = "invalid"
+            raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
             raise
         finally:
             ended_s = time.monotonic()

@@ -96,7 +96,7 @@ class SearchEndpoint:
             raise
         except Exception as error:
             outcome, problem = self._problem(error)
-            if outcome == "error":
+            if outcome == "error" or isinstance(error, SearchRefused):
                 log.warning("search failed", extra={"request_id": request_id, "error": f"{error!r}"})
             raise problem from None
         finally:
@@ -115,7 +115,7 @@ class SearchEndpoint:
             return "error", ProblemError(503, "index-mismatch", "Another model's index", str(error))
         if isinstance(error, SearchRefused):
             detail = "the vector database does not answer such a search: look at `where`; the service's log says why"
-            return "error", ProblemError(422, "search-refused", "Search refused", detail)
+            return "invalid", ProblemError(422, "search-refused", "Search refused", detail)
         if isinstance(error, TimeoutError):
             detail = f"the vector database did not answer within {self._settings.deadline_ms:g} ms"
             return "timeout", ProblemError(504, "search-timeout", "Too late", detail)

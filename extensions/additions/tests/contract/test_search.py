@@ -41,6 +41,8 @@ def test_as_many_are_found_as_asked_for_nearest_first(http: httpx.Client, docume
         ({"topic": ["payment", "shops"]}, lambda data: data["topic"] in ("payment", "shops")),
         ({"number": {"gt": 3, "lte": 9}}, lambda data: 3 < data["number"] <= 9),
         ({"number": 4}, lambda data: data["number"] == 4),
+        ({"number": 4.0}, lambda data: data["number"] == 4),
+        ({"number": [4, 5.0]}, lambda data: data["number"] in (4, 5)),
         (
             {"topic": "account", "number": {"gte": 21}},
             lambda data: data["topic"] == "account" and data["number"] >= 21,
@@ -83,6 +85,8 @@ def test_the_answer_names_the_model_and_the_request(http: httpx.Client, document
         ({"query": "x", "top_k": 3}, "top_k"),
         ({"query": "x", "where": {"number": {"above": 3}}}, "where"),
         ({"query": "x", "where": {"number": {}}}, "where"),
+        ({"query": "x", "where": {"number": {"gte": None}}}, "null"),
+        ({"query": "x", "where": {"number": 2**63}}, "64 bits"),
         ({"query": "x", "where": {"number": []}}, "where"),
         ({"query": "x", "where": {"a b": 1}}, "where"),
         ({"query": "x", "where": {"metadata.number": 1}}, "where"),
