@@ -2,6 +2,7 @@
 
 import socket
 import sys
+from contextlib import suppress
 
 import pytest
 
@@ -37,3 +38,20 @@ def test_a_local_head_takes_none_of_the_ports_on_which_another_would_answer_its_
         wait_for(f"{url} is ready", lambda: started.poll() is not None or ready(url))
         assert started.poll() is None
         assert [port for port in USUAL_PORTS if in_use(port)] == []
+
+
+def test_a_local_head_starts_beside_another_that_has_the_usual_port_of_the_dashboard(render: Render) -> None:
+    folder = render(serving="ray", model_name="light")
+    put_light_model(folder, "light")
+    port = free_port()
+    command = [sys.executable, "-m", "service.runtime.ray_local", "--port", str(port)]
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):  # somebody has it: as good
+            other.bind(("127.0.0.1", 8265))
+            other.listen()
+        assert in_use(8265)
+        with process(command, folder) as started:
+            url = f"http://127.0.0.1:{port}"
+            wait_for(f"{url} is ready", lambda: started.poll() is not None or ready(url))
+            assert started.poll() is None

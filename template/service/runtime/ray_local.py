@@ -19,6 +19,7 @@ import yaml
 from dotenv import dotenv_values
 
 STARTUP_S = 300
+DASHBOARD_PORT = 8265
 
 
 def most_replicas(deployment: dict[str, Any]) -> int:
@@ -93,7 +94,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m service.runtime.ray_local", description=main.__doc__)
     parser.add_argument("--config", type=Path, default=Path("config/serve.yaml"), help="Serve config file")
     parser.add_argument("--port", type=int, help="HTTP port, instead of the config's")
-    parser.add_argument("--dashboard-port", type=int, default=8265, help="0 takes a free one")
+    parser.add_argument(
+        "--dashboard-port", type=int, help="0 takes a free one (default: 8265, if nothing listens there)"
+    )
     parser.add_argument("--metrics-port", type=int, default=0, help="where Prometheus reads; 0 takes a free one")
     options = parser.parse_args()
     if not options.config.is_file():
@@ -126,6 +129,9 @@ def main() -> None:
     metrics_port = options.metrics_port or free_port()
     if not can_listen(metrics_port):
         sys.exit(f"port {metrics_port} is taken: choose another with --metrics-port (make dev METRICS_PORT=...)")
+    dashboard_port = options.dashboard_port
+    if dashboard_port is None and can_listen(DASHBOARD_PORT):  # another head on this machine has it, as a rule
+        dashboard_port = DASHBOARD_PORT
     stopped = threading.Event()
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
@@ -140,7 +146,7 @@ def main() -> None:
             resources=places(config),
             include_dashboard=True,
             dashboard_host="127.0.0.1",
-            dashboard_port=options.dashboard_port or free_port(),
+            dashboard_port=dashboard_port or free_port(),
             _temp_dir=temp_dir,
             _metrics_export_port=metrics_port,
         )
