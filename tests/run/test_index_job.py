@@ -167,6 +167,8 @@ def test_a_job_that_is_interrupted_says_what_to_do_and_goes_on(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # What is started in the background ignores the signal of Ctrl-C, and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 no threads here
     ) as job:
         wait_for("documents are written", lambda: job.poll() is not None or written(database) > 0, 120, 0.02)
         job.send_signal(signal.SIGINT)
