@@ -17,7 +17,7 @@ COPIER = str(Path(sysconfig.get_path("scripts")) / "copier")
 # Kubernetes came; 0.98 to 1.12 are seen, and over 1.2 beside other tests. Some 0.4 of it is what Copier does for any
 # template of this size: it clones, runs git for each file that it writes, and compiles two small texts for each part of
 # each path below template/.
-MOST_CPU_S = 1.3
+MOST_CPU_S = 1.2
 # CPU seconds of Copier's start on the machine for which that bound was set; a slower machine gets more in proportion.
 USUAL_START_CPU_S = 0.3
 ATTEMPTS = 8

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sysconfig
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -85,6 +87,20 @@ def update(folder: Path, version: str = NEW, **data: Any) -> None:
         # Of the scratch copies that Copier compares, which hold no answers yet.
         warnings.simplefilter("ignore", copier.errors.MissingFileWarning)
         copier.run_update(folder, data=data, defaults=True, overwrite=True, quiet=True, vcs_ref=version)
+
+
+def make_update(folder: Path) -> subprocess.CompletedProcess[str]:
+    """The command of the service itself."""
+    return subprocess.run(
+        ["make", "-s", "update"],
+        cwd=folder,
+        check=False,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PATH": f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"},
+        timeout=120,
+    )
 
 
 def answers_of(folder: Path) -> Answers:

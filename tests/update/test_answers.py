@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sysconfig
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -117,16 +114,7 @@ def test_a_setting_of_git_for_spaces_costs_no_edit_of_a_platform_file(releases: 
     makefile.write_text(makefile.read_text().replace("PORT ?= 8000", "PORT ?= 8123"))
     (folder / "notes.md").write_text("two spaces at the end  \n")
     commit(folder, "ours")
-    done = subprocess.run(
-        ["make", "-s", "update"],
-        cwd=folder,
-        check=False,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "PATH": f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"},
-        timeout=120,
-    )
+    done = services.make_update(folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert answers_of(folder)["_commit"] == NEW
     assert "PORT ?= 8123" in makefile.read_text()

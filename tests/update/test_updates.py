@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -298,16 +296,7 @@ def test_make_update_fails_when_there_is_a_conflict_and_only_then(
     services.edit_as_the_team(folder)
     if conflicts:
         edit_the_platform(folder)
-    done = subprocess.run(
-        ["make", "-s", "update"],
-        cwd=folder,
-        check=False,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "PATH": f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"},
-        timeout=120,
-    )
+    done = services.make_update(folder)
     assert answers_of(folder)["_commit"] == NEW, done.stderr
     assert (done.returncode != 0) == conflicts, done.stdout + done.stderr
     assert (CONFLICT in done.stdout) == conflicts

@@ -1,5 +1,6 @@
 """The service under test: one that runs already (`SERVICE_URL`), or this repository's, started with tiny weights."""
 
+import copy
 import importlib
 import os
 import signal
@@ -21,13 +22,13 @@ LAUNCHERS = {"config/service.yaml": "service.runtime.container", "config/serve.y
 CONFIG, LAUNCHER = next((path, module) for path, module in LAUNCHERS.items() if Path(path).exists())
 
 
-def described_models(node: Any) -> Iterator[dict[str, Any]]:
-    """The settings of every model in a configuration file, wherever they stand."""
-    if isinstance(node, dict) and "source" in node:
+def having(key: str, node: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping of a configuration file that has `key`, wherever it stands, in the order of the file."""
+    if isinstance(node, dict) and key in node:
         yield node
     children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
     for child in children:
-        yield from described_models(child)
+        yield from having(key, child)
 
 
 def tests_of(name: str) -> ModuleType:
@@ -35,17 +36,9 @@ def tests_of(name: str) -> ModuleType:
     return importlib.import_module(f"tests.models.test_{name.replace('-', '_')}")
 
 
-def queue_lengths(node: Any) -> Iterator[int]:
-    """The longest queue of every model in a configuration file, in the order of `described_models`."""
-    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else []:
-        if key == "max_queue_length":
-            yield value
-        yield from queue_lengths(value)
-
-
 SETTINGS = yaml.safe_load(Path(CONFIG).read_text())
-MODELS = [model["name"] for model in described_models(SETTINGS)]
-QUEUES = dict(zip(MODELS, queue_lengths(SETTINGS), strict=True))
+MODELS = [model["name"] for model in having("source", SETTINGS)]
+QUEUES = dict(zip(MODELS, (limits["max_queue_length"] for limits in having("max_queue_length", SETTINGS)), strict=True))
 
 
 def free_port() -> int:
@@ -60,8 +53,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given := os.environ.get("SERVICE_URL"):
         yield given
         return
-    config = yaml.safe_load(Path(CONFIG).read_text())
-    for model in described_models(config):
+    config = copy.deepcopy(SETTINGS)
+    for model in having("source", config):
         model["source"] = str(tests_of(model["name"]).save_weights(tmp_path_factory.mktemp("weights")))
     path = tmp_path_factory.mktemp("config") / "config.yaml"
     path.write_text(yaml.safe_dump(config))

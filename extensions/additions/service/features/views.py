@@ -26,11 +26,6 @@ class UserActivity(BaseModel):
     orders_7d: int = 0
     spend_7d: float = 0.0
 
-    @property
-    def spend_per_order(self) -> float:
-        """Worked out from the fields, for any model that reads them."""
-        return self.spend_7d / self.orders_7d if self.orders_7d else 0.0
-
 
 class Event(BaseModel):
     """One thing that a user did, such as `viewed` `walking shoes`."""
