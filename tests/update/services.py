@@ -33,7 +33,7 @@ MARKED = (
         ".yaml",
         ".yaml.jinja",
     ),
-    *(".toml.jinja", ".txt", ".env"),
+    *(".toml.jinja", ".txt", ".env.jinja"),
     *("ignore", "ignore.jinja", "Makefile.jinja", "Dockerfile.jinja"),
 )
 NEW_FILE = "service/runtime/new.py"
