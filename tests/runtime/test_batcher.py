@@ -1,7 +1,9 @@
 """What the batcher promises to requests: order, bounds, deadlines, and that nobody pays for another's fault."""
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -207,6 +209,28 @@ def test_a_failing_batch_fails_its_own_requests_and_no_other() -> None:
         assert batcher.alive
 
     run(scenario, Recorder())
+
+
+@pytest.mark.parametrize("in_a_thread", [False, True])
+def test_what_a_failing_batch_held_is_free_before_the_garbage_collector_comes(in_a_thread: bool) -> None:
+    held: list[weakref.ref[Recorder]] = []
+
+    def model(batch: Sequence[Tokens]) -> list[Length]:
+        activations = Recorder()
+        held.append(weakref.ref(activations))
+        raise RuntimeError(f"out of memory with {activations}")
+
+    async def scenario(batcher: Batcher) -> None:
+        (error,) = await asyncio.gather(batcher.submit(of(1), 5), return_exceptions=True)
+        assert isinstance(error, RuntimeError)
+        assert held[0]() is None
+
+    gc.disable()
+    try:
+        with ThreadPoolExecutor(1) as executor:
+            run(scenario, model, executor=executor if in_a_thread else None)
+    finally:
+        gc.enable()
 
 
 def test_a_model_that_answers_too_few_predictions_is_an_error_not_a_hang() -> None:

@@ -9,6 +9,7 @@ padding of a long one. Inputs whose caller has left or whose deadline has passed
 import asyncio
 import logging
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -256,6 +257,9 @@ class Batcher:
             if len(answers) != len(batch):
                 raise ValueError(f"the model answered {len(answers)} predictions for a batch of {len(batch)}")
         except Exception as error:
+            # The error leads to its request and back, so what the model held would stay until the garbage collector
+            # comes: after an out-of-memory that is the very memory which the next batch needs.
+            traceback.clear_frames(error.__traceback__)
             if isinstance(error, StopIteration):  # no future takes it
                 error = RuntimeError("the model raised StopIteration")
             for item in batch:
