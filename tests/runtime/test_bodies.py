@@ -1,13 +1,16 @@
-"""What a body may cost: a limit in time, and few words about what is wrong with it."""
+"""What a body may cost: a limit in time, few words about what is wrong with it, and no memory once it is refused."""
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
-from starlette.types import Message
+from starlette.types import Message, Receive, Scope, Send
 
 from service.runtime import bodies
+from service.runtime.ingress import Ingress
 from service.runtime.problems import ProblemError
 
 
@@ -35,3 +38,34 @@ def test_a_fault_is_told_in_few_words_however_long_the_key() -> None:
         Nothing.model_validate({"k" * 100_000: 1})
     errors: Any = bodies.invalid(faults.value).extra["errors"]
     assert len(errors[0]["at"]) == 200
+
+
+class Body:
+    """What a request brought."""
+
+
+@pytest.mark.parametrize("status", [422, 500])
+def test_the_memory_of_a_refused_body_is_free_before_the_garbage_collector_comes(status: int) -> None:
+    held: list[weakref.ref[Body]] = []
+    sent: list[Message] = []
+
+    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        body = Body()
+        held.append(weakref.ref(body))
+        error = ProblemError(status, "refused", "Refused", f"{body}") if status == 422 else ValueError(f"{body}")
+        raise error
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    gc.disable()
+    try:
+        asyncio.run(Ingress(endpoint, {}, behind_serve=False)(scope, receive, send))
+        assert held[0]() is None
+    finally:
+        gc.enable()
+    assert sent[0]["status"] == status

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import traceback
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
@@ -93,9 +94,11 @@ class Ingress:
         try:
             await answer(scope, receive, send_with_id)
         except ProblemError as error:
+            traceback.clear_frames(error.__traceback__)  # or the body stays in memory until the garbage collector comes
             await error.response(request_id)(scope, receive, send_with_id)
-        except Exception:
+        except Exception as error:
             log.exception("unexpected error", extra={"request_id": request_id, "path": scope["path"]})
+            traceback.clear_frames(error.__traceback__)
             if started:
                 raise
             detail = f"look for request id {request_id} in the logs of the service"
