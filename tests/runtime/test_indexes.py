@@ -434,7 +434,7 @@ def test_a_node_that_answers_no_json_is_told_in_words() -> None:
 
 def test_the_job_over_ray_reads_a_batch_as_the_other_job_reads_the_file(tmp_path: Path) -> None:
     """Whole numbers with gaps, absent values, lists, and lines that end only where JSON ends them."""
-    from jobs.index_documents_ray import Lines, documents_of
+    from jobs.index_documents_ray import documents_of, lines_of
 
     rows = [
         {"id": "a", "text": "a\u2028b", "n": 2**53 + 1, "flag": True, "topics": ["x", "y"]},
@@ -449,5 +449,5 @@ def test_the_job_over_ray_reads_a_batch_as_the_other_job_reads_the_file(tmp_path
     written = "\n \n".join(json.dumps(document, ensure_ascii=False) for document in documents)
     text.write_text(written, encoding="utf-8-sig")
     with pa.OSFile(str(text)) as file:
-        blocks = list(Lines(str(text))._read_stream(file, str(text)))
+        blocks = list(lines_of(file))
     assert [document for block in blocks for document in documents_of(block)] == list(read(text)) == list(read(parquet))

@@ -39,9 +39,14 @@ class Lines(FileBasedDatasource):  # type: ignore[misc]
     """The lines that `jobs.documents` reads: `read_text` ends one also where a text of JSON has U+2028 and the like."""
 
     def _read_stream(self, f: Any, path: str) -> Iterator[pa.Table]:
-        lines = (line for line in io.TextIOWrapper(f, encoding="utf-8-sig") if line.strip())
-        while some := list(islice(lines, WINDOW)):
-            yield pa.table({"line": some})
+        return lines_of(f)
+
+
+def lines_of(file: Any) -> Iterator[pa.Table]:
+    """The lines of an open file that are not blank, in windows."""
+    lines = (line for line in io.TextIOWrapper(file, encoding="utf-8-sig") if line.strip())
+    while some := list(islice(lines, WINDOW)):
+        yield pa.table({"line": some})
 
 
 def documents_of(batch: pa.Table) -> list[Document]:
