@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import httpx
-import pytest
 
 from tests.run.conftest import Render
 from tests.run.light import put_light_model
@@ -17,14 +16,13 @@ MEASURED = """started = time.perf_counter()
         return [Prediction(length=length) for length in lengths]"""
 
 
-@pytest.fixture
-def folder(render: Render, request: pytest.FixtureRequest) -> Path:
-    rendered = render(serving=request.param, model_name="light", model_max_replicas=1)
-    put_light_model(rendered, "light")
-    model = rendered / "service/models/light.py"
+def measuring(render: Render, serving: str) -> Path:
+    folder = render(serving=serving, model_name="light", model_max_replicas=1)
+    put_light_model(folder, "light")
+    model = folder / "service/models/light.py"
     code = model.read_text().replace("import time", "import gc\nimport time")
     model.write_text(code.replace("return [Prediction(length=len(item.ids)) for item in batch]", MEASURED))
-    return rendered
+    return folder
 
 
 def asked(url: str, text: str) -> int:
@@ -38,12 +36,10 @@ def assert_short(url: str) -> None:
     assert asked(url, "objects") == 10_000  # 700 come together in some 60 requests
 
 
-@pytest.mark.parametrize("folder", ["container"], indirect=True)
-def test_a_full_collection_in_the_container_is_short_and_small_ones_are_seldom(folder: Path) -> None:
-    with container(folder) as url:
+def test_a_full_collection_in_the_container_is_short_and_small_ones_are_seldom(render: Render) -> None:
+    with container(measuring(render, "container")) as url:
         assert_short(url)
 
 
-@pytest.mark.parametrize("folder", ["ray"], indirect=True)
-def test_a_full_collection_in_a_replica_is_short_and_small_ones_are_seldom(folder: Path, ray_head: RayHead) -> None:
-    assert_short(ray_head.deploy(folder))
+def test_a_full_collection_in_a_replica_is_short_and_small_ones_are_seldom(render: Render, ray_head: RayHead) -> None:
+    assert_short(ray_head.deploy(measuring(render, "ray")))

@@ -1,7 +1,6 @@
 """One model as the service offers it: loaded, warmed up, batched, with its limits and its metrics."""
 
 import asyncio
-import gc
 import importlib
 import logging
 import os
@@ -23,7 +22,7 @@ from service.runtime.stages import stage
 log = logging.getLogger(__name__)
 
 REPORT_EVERY_S = 5.0
-# Requests in flight hold more young objects than the 700 for which Python looks through them: 40 times a second.
+# So many make the garbage collector come. Python's 700 are fewer than requests in flight hold: 40 times a second.
 YOUNG_OBJECTS = 10_000
 TRUNCATED = Field(description="Positions of the instances that were cut to the token limit.")
 
@@ -37,17 +36,6 @@ class Answer(NamedTuple):
 
     predictions: list[BaseModel]
     details: dict[str, Any]
-
-
-def spare_loaded_objects() -> None:
-    """Keep the garbage collector to what requests leave: call it once, when all is loaded and before the first.
-
-    Weights and libraries stay until the process ends, and a walk through them took 0.15 s, every ten seconds of load,
-    in which nobody was answered.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS)
 
 
 class ServedModel:
