@@ -126,6 +126,7 @@ class RayHead:
         self.dashboard = f"http://127.0.0.1:{self._dashboard_port}"
         self.metrics = f"http://127.0.0.1:{self._metrics_port}/metrics"
         self.address = f"127.0.0.1:{self._gcs_port}"
+        self.replica_ports = range(0)
         self.temp_dir = Path(tempfile.mkdtemp(prefix="ray-"))  # short: it holds sockets
 
     @contextmanager
@@ -149,10 +150,11 @@ class RayHead:
         ]
         switches = {name: value or "" for name, value in dotenv_values(ray_env).items()}
         first = free_port()
+        self.replica_ports = range(first, first + 101)
         own = {
             "RAY_AUTH_MODE": "disabled",
             "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
-            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + 100),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(self.replica_ports[-1]),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
@@ -162,10 +164,11 @@ class RayHead:
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",
             # Gauges live for twice as long, and the service sets its own every 5 s.
             "RAY_metrics_report_interval_ms": "3000",
+            "PYTHONPATH": str(ray_env.parent.parent),  # as in an image: Serve's proxies import the service, too
         }
         self.temp_dir.mkdir(exist_ok=True)  # a head that was lost may come back
         try:
-            with process(command, self.temp_dir, **switches, **own, **env) as started:
+            with process(command, self.temp_dir, **switches, **{**own, **env}) as started:
                 wait_for("the Ray dashboard answers", lambda: started.poll() is not None or self._answers())
                 assert started.poll() is None, f"ray start ended with status {started.returncode}"
                 yield self

@@ -299,7 +299,7 @@ def test_the_job_over_ray_data_makes_the_same_index(
     more = ("--workers", "2", "--gpus", "0.5")
     env = {"RAY_AUTH_MODE": "disabled", **database.env()}
     head = RayHead(num_cpus=6, num_gpus=1, python=python_of(on_ray))
-    with head.running(on_ray / "config/ray.env", PYTHONPATH=str(on_ray), **database.env()):
+    with head.running(on_ray / "config/ray.env", **database.env()):
         for file, expected in ((path, alone), (parquet, with_gaps)):
             done = run_job(on_ray, "jobs.index_documents_ray", str(file), *more, RAY_ADDRESS=head.address, **env)
             assert done.returncode == 0, done.stderr[-3000:]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
-from service.runtime.batcher import Batcher, BatcherStopped, DeadlinePassed, QueueFull
+from service.runtime.batcher import Batcher, BatcherStopped, CallerLeft, DeadlinePassed, QueueFull
 from service.runtime.interface import Tokens
 from service.runtime.metrics import ModelMetrics
 from service.runtime.metrics_prometheus import PrometheusExporter
@@ -169,6 +169,27 @@ def test_inputs_of_a_caller_who_left_are_not_run() -> None:
     registry = run(scenario, model)
     assert model.batches == [[9]]
     assert counted(registry, "service_dropped_inputs_total") == 2
+
+
+def test_a_caller_who_is_found_to_have_left_when_his_batch_comes_costs_nothing() -> None:
+    model = Recorder()
+    asked: list[int] = []
+
+    def left() -> bool:
+        asked.append(1)
+        return True
+
+    async def scenario(batcher: Batcher) -> None:
+        gone, stays = await asyncio.gather(
+            batcher.submit(of(5, 5, 5, 5, 5, 5), 5, has_left=left), batcher.submit(of(9), 5), return_exceptions=True
+        )
+        assert isinstance(gone, CallerLeft)
+        assert stays == [Length(length=9)]
+
+    registry = run(scenario, model)
+    assert model.batches == [[9]]
+    assert counted(registry, "service_dropped_inputs_total") == 6
+    assert asked == [1]
 
 
 def test_a_caller_who_left_makes_room_in_a_full_queue() -> None:

@@ -33,6 +33,42 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(monkeypatch: pytest.Monke
     assert refused.value.status == 408
 
 
+def test_a_body_that_came_whole_needs_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"{}"}
+
+    def timeout(_seconds: float) -> None:
+        raise AssertionError("a timer costs as much as the rest")
+
+    monkeypatch.setattr(asyncio, "timeout", timeout)
+    assert asyncio.run(bodies.read_body({"type": "http", "headers": []}, receive)) == b"{}"
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_body_of_no_declared_length_is_refused_once_it_is_too_large(parts: int) -> None:
+    async def receive() -> Message:
+        part = b" " * (bodies.MAX_BODY_BYTES // parts + 1)
+        return {"type": "http.request", "body": part, "more_body": parts > 1}
+
+    with pytest.raises(ProblemError, match=f"a body may have {bodies.MAX_BODY_BYTES} bytes") as refused:
+        asyncio.run(bodies.read_body({"type": "http", "headers": []}, receive))
+    assert refused.value.status == 413
+
+
+def test_asking_whether_the_caller_has_left_takes_nothing_that_comes_later() -> None:
+    async def scenario() -> None:
+        messages: asyncio.Queue[Message] = asyncio.Queue()
+        assert not bodies.has_left(messages.get)
+        assert not bodies.has_left(messages.get)
+        waiting = asyncio.ensure_future(messages.get())
+        messages.put_nowait({"type": "http.request"})
+        assert (await waiting)["type"] == "http.request"
+        messages.put_nowait({"type": "http.disconnect"})
+        assert bodies.has_left(messages.get)
+
+    asyncio.run(scenario())
+
+
 def test_a_fault_is_told_in_few_words_however_long_the_key() -> None:
     with pytest.raises(ValidationError) as faults:
         Nothing.model_validate({"k" * 100_000: 1})

@@ -64,6 +64,10 @@ class BatcherStopped(Exception):
         return f"the batcher of {self.args[0]!r} has stopped: ask again, another replica may answer"
 
 
+class CallerLeft(Exception):
+    """Nobody waits for the prediction any more."""
+
+
 class Run(NamedTuple):
     """One batch that was run: its number in this process, and when, by `time.monotonic`."""
 
@@ -79,6 +83,7 @@ class _Request:
     done: asyncio.Future[None]
     arrived_s: float
     runs: list["Run"]
+    has_left: Callable[[], bool]
 
 
 @dataclass(slots=True, eq=False)
@@ -144,10 +149,17 @@ class Batcher:
             if not item.request.done.done():
                 item.request.done.set_exception(BatcherStopped(self._model))
 
-    async def submit(self, inputs: Sequence[Tokens], timeout_s: float, spent_s: float = 0) -> list[BaseModel]:
-        """Predictions for `inputs`, in order. Raises QueueFull, BatcherStopped or, when late, DeadlinePassed.
+    async def submit(
+        self,
+        inputs: Sequence[Tokens],
+        timeout_s: float,
+        spent_s: float = 0,
+        has_left: Callable[[], bool] = lambda: False,
+    ) -> list[BaseModel]:
+        """Predictions for `inputs`, in order. Raises QueueFull, BatcherStopped, CallerLeft and DeadlinePassed.
 
-        timeout_s, spent_s: the request's time, and what of it is already over.
+        timeout_s, spent_s: the request's time, and what of it is already over. has_left: whether its caller is gone,
+        asked right before a batch with an input of it runs.
         The wait and the batches are recorded as stages of the request, see `stages.py`.
         Cancelling the call takes its inputs out of the queue.
         """
@@ -158,7 +170,7 @@ class Batcher:
             self._drop_abandoned()
             if len(self._queue) + len(inputs) > self.limits.max_queue_length:
                 raise QueueFull(len(self._queue), self.limits.max_queue_length, self._drain_s())
-        request = _Request([None] * len(inputs), len(inputs), loop.create_future(), time.monotonic(), [])
+        request = _Request([None] * len(inputs), len(inputs), loop.create_future(), time.monotonic(), [], has_left)
         self._queue.extend(_Input(tokens, request, i) for i, tokens in enumerate(inputs))
         self._arrival.set()
         timer = loop.call_later(timeout_s - spent_s, self._expire, request, timeout_s)
@@ -199,7 +211,7 @@ class Batcher:
                 await self._arrival.wait()
             await self._wait_for_company()
             self._drop_abandoned()
-            batch = self._take_batch()
+            batch = self._still_wanted(self._take_batch())
             if batch:
                 await self._execute(batch)
             if self._executor is None:
@@ -245,6 +257,16 @@ class Batcher:
         taken = set(map(id, batch))
         self._queue = deque(item for item in self._queue if id(item) not in taken)
         return batch
+
+    def _still_wanted(self, batch: list[_Input]) -> list[_Input]:
+        """The inputs of a batch whose callers are there. Only a batch is asked: the answer costs microseconds."""
+        for request in {item.request for item in batch}:
+            if not request.done.done() and request.has_left():
+                request.done.set_exception(CallerLeft())
+        wanted = [item for item in batch if not item.request.done.done()]
+        if len(wanted) < len(batch):
+            self._metrics.dropped(len(batch) - len(wanted))
+        return wanted
 
     async def _execute(self, batch: list[_Input]) -> None:
         inputs = [item.tokens for item in batch]

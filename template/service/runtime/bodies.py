@@ -2,15 +2,13 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
 from service.runtime.problems import ProblemError
-
-T = TypeVar("T")
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_BODY_S = 10.0
@@ -27,6 +25,23 @@ def invalid(error: ValidationError) -> ProblemError:
     return ProblemError(422, "invalid-request", "Invalid request", first, errors=listed)
 
 
+def arrived(receive: Receive) -> Message | None:
+    """The next message if it is here already. A task that waits for it costs a request as much as its tokenisation."""
+    waiting = cast(Coroutine[Any, Any, Message], receive())
+    try:
+        waiting.send(None)
+    except StopIteration as done:
+        return cast(Message, done.value)
+    waiting.close()
+    return None
+
+
+def has_left(receive: Receive) -> bool:
+    """Whether the caller is gone, asked once the body was read."""
+    message = arrived(receive)
+    return message is not None and message["type"] == "http.disconnect"
+
+
 async def read_body(scope: Scope, receive: Receive) -> bytes:
     """The body, refused before it is read when its declared length or type is wrong, while it grows too large, and
     when it is not there in time: who sends slowly holds memory and a connection."""
@@ -41,14 +56,15 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
         raise ProblemError(415, "not-json-type", "Unsupported media type", detail)
     if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
         raise _too_large(int(declared))
-    body: bytes = b""
+    message = arrived(receive)  # most bodies come with their headers, and a timer costs as much as all else here
+    body = b"" if message is None else _part(message)
+    if message is not None and not message.get("more_body"):
+        return body
     try:
         async with asyncio.timeout(MAX_BODY_S):
             while True:
                 message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnect
-                body += message.get("body", b"")
+                body += _part(message)
                 if len(body) > MAX_BODY_BYTES:
                     raise _too_large(len(body))
                 if not message.get("more_body"):
@@ -58,29 +74,15 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
         raise ProblemError(408, "body-too-slow", "Body too slow", detail) from None
 
 
+def _part(message: Message) -> bytes:
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    part: bytes = message.get("body", b"")
+    if len(part) > MAX_BODY_BYTES:
+        raise _too_large(len(part))
+    return part
+
+
 def _too_large(size: int) -> ProblemError:
     detail = f"a body may have {MAX_BODY_BYTES} bytes and this one has {size} or more"
     return ProblemError(413, "body-too-large", "Body too large", detail)
-
-
-async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T], watch: bool) -> T:
-    """The result of `work`; ClientDisconnect, and `work` cancelled, when the caller leaves first."""
-    if not watch:
-        return await work
-    task = cast(asyncio.Task[Any], asyncio.current_task())
-
-    async def until_disconnect() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    watcher = asyncio.ensure_future(until_disconnect())
-    watcher.add_done_callback(lambda done: None if done.cancelled() else task.cancel())
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if watcher.done() and not watcher.cancelled():
-            task.uncancel()
-            raise ClientDisconnect from None
-        raise
-    finally:
-        watcher.cancel()

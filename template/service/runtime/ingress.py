@@ -123,7 +123,7 @@ def build_service(
     """
     app = FastAPI(title="service", version="1")
     endpoints: dict[str, Endpoint] = {
-        f"/v1/models/{served.settings.name}/predict": PredictEndpoint(served, behind_serve) for served in models
+        f"/v1/models/{served.settings.name}/predict": PredictEndpoint(served) for served in models
     }
     endpoints |= more or {}
     for path, endpoint in endpoints.items():
@@ -142,7 +142,7 @@ def build_service(
 def build_model(served: ServedModel) -> tuple[FastAPI, Ingress]:
     """The API of one model alone, for a Serve application whose route prefix is `/v1/models/<name>`."""
     app = FastAPI(title=served.settings.name, version="1")
-    endpoint = PredictEndpoint(served, behind_serve=True)
+    endpoint = PredictEndpoint(served)
     document_endpoint(app, "/predict", endpoint)
     add_problem_handlers(app)
     return app, Ingress(app, {"/predict": endpoint}, behind_serve=True)

@@ -8,23 +8,25 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError, create_model
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from service.runtime.batcher import BatcherStopped, DeadlinePassed, QueueFull
-from service.runtime.bodies import invalid, read_body, unless_disconnected
+from service.runtime.batcher import BatcherStopped, CallerLeft, DeadlinePassed, QueueFull
+from service.runtime.bodies import has_left, invalid, read_body
 from service.runtime.metrics import Outcome
 from service.runtime.problems import ProblemError
 from service.runtime.served import ServedModel, TextTooLong
-from service.runtime.stages import begin, summary
+from service.runtime.stages import Stage, begin, summary
 from service.runtime.tracing import trace, tracer
 
 log = logging.getLogger(__name__)
 
-REFUSALS = (TextTooLong, QueueFull, DeadlinePassed, BatcherStopped)
+REFUSALS = (TextTooLong, QueueFull, DeadlinePassed, BatcherStopped, CallerLeft, ClientDisconnect)
 # A body of this size is tokenised in a thread: all of it is read, whatever the limit of tokens, and 4 MB take seconds.
 LARGE_BODY_BYTES = 64 * 1024
 
@@ -38,6 +40,8 @@ def refusal(error: Exception) -> tuple[Outcome, ProblemError]:
         return "overloaded", ProblemError(429, "queue-full", "Too much is queued", str(error), headers)
     if isinstance(error, BatcherStopped):
         return "error", ProblemError(503, "batcher-stopped", "Out of order", str(error))
+    if isinstance(error, CallerLeft | ClientDisconnect):  # nobody is left to read it: it is Serve that counts it
+        return "cancelled", ProblemError(499, "caller-left", "Caller left", "the caller closed the connection")
     return "timeout", ProblemError(504, "deadline-passed", "Too late", str(error))
 
 
@@ -45,14 +49,13 @@ class PredictEndpoint:
     """ASGI endpoint of one model: one or many instances in, as many predictions out, in the same order.
 
     request_type, response_type: the pydantic models of the bodies, for the documentation. The scope must hold
-    `service.request_id`. behind_serve: Ray Serve hosts the app, and itself cancels requests whose caller has left.
+    `service.request_id`.
     """
 
     summary = "Predict: one or many instances in, as many predictions out, in the same order."
 
-    def __init__(self, served: ServedModel, behind_serve: bool) -> None:
+    def __init__(self, served: ServedModel) -> None:
         self._served = served
-        self._behind_serve = behind_serve
         prefix = "".join(part.capitalize() for part in served.settings.name.split("-"))
         self.request_type: type[BaseModel] = create_model(
             f"{prefix}Request",
@@ -84,8 +87,10 @@ class PredictEndpoint:
             sent = await read_body(scope, receive)
             started_s = time.monotonic()  # how long a caller takes to send is not our latency
             instances = self._checked(sent)
-            predicting = self._served.predict(instances, large=len(sent) > LARGE_BODY_BYTES)
-            answer = await unless_disconnected(receive, predicting, watch=not self._behind_serve)
+            gone = partial(has_left, receive)
+            answer = await self._served.predict(instances, len(sent) > LARGE_BODY_BYTES, gone)
+            if gone():
+                raise CallerLeft
             body = self._dump(
                 self.response_type.model_construct(
                     model=settings.name,
@@ -105,8 +110,6 @@ class PredictEndpoint:
         except REFUSALS as error:
             outcome, problem = refusal(error)
             raise problem from None
-        except ClientDisconnect:
-            outcome = "cancelled"  # nobody is left to answer
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
@@ -114,17 +117,23 @@ class PredictEndpoint:
             seconds = time.monotonic() - started_s
             self._served.metrics.request(outcome, seconds)
             trace(f"predict {settings.name}", scope["headers"], started_s, stages, request_id, outcome)
-            log.info(
-                "predict",
-                extra={
-                    "model": settings.name,
-                    "request_id": request_id,
-                    "outcome": outcome,
-                    "instances": len(instances),
-                    "duration_ms": round(seconds * 1e3, 2),
-                    **summary(stages, settings.name),
-                },
-            )
+            # After the answers to all of a batch: no caller waits for the lines of those before, and lines written one
+            # after the other cost half of what they do in between.
+            asyncio.get_running_loop().call_soon(self._log, request_id, outcome, len(instances), seconds, stages)
+
+    def _log(self, request_id: str, outcome: Outcome, instances: int, seconds: float, stages: Sequence[Stage]) -> None:
+        name = self._served.settings.name
+        log.info(
+            "predict",
+            extra={
+                "model": name,
+                "request_id": request_id,
+                "outcome": outcome,
+                "instances": instances,
+                "duration_ms": round(seconds * 1e3, 2),
+                **summary(stages, name),
+            },
+        )
 
     def _checked(self, body: bytes) -> list[Any]:
         """The instances of a body."""

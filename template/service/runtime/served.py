@@ -5,7 +5,7 @@ import importlib
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -111,10 +111,12 @@ class ServedModel:
             },
         )
 
-    async def predict(self, instances: Sequence[Any], large: bool = False) -> Answer:
-        """Predictions for validated instances. Raises TextTooLong, QueueFull, DeadlinePassed or BatcherStopped.
+    async def predict(
+        self, instances: Sequence[Any], large: bool = False, has_left: Callable[[], bool] = lambda: False
+    ) -> Answer:
+        """Predictions for validated instances. Raises TextTooLong, and what `Batcher.submit` raises.
 
-        large: so much text that other requests shall not wait while it is tokenised.
+        large: so much text that other requests shall not wait while it is tokenised. has_left: see `Batcher.submit`.
         """
         started_s = time.monotonic()
         limit = min(self._model.max_tokens, self.limits.max_batch_tokens)
@@ -129,7 +131,7 @@ class ServedModel:
                 f"instances {', '.join(map(str, truncated))} have more than {limit} tokens: shorten or split them"
             )
         spent_s = time.monotonic() - started_s
-        predictions = await self._running.submit(inputs, self.settings.request_timeout_s, spent_s)
+        predictions = await self._running.submit(inputs, self.settings.request_timeout_s, spent_s, has_left)
         if truncated:
             self.metrics.truncated(len(truncated))
         return Answer(predictions, {"truncated": truncated})

@@ -6,7 +6,7 @@ Times are of `time.monotonic`, in seconds.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -47,7 +47,7 @@ def stage(name: str, model: str) -> Iterator[None]:
         record(name, model, started_s, time.monotonic())
 
 
-def summary(stages: list[Stage], model: str) -> dict[str, Any]:
+def summary(stages: Sequence[Stage], model: str) -> dict[str, Any]:
     """The model's own stages for a log line: `<stage>_ms` summed, and `batches`, the numbers of its batches."""
     found: dict[str, Any] = {}
     for each in stages:

@@ -49,7 +49,9 @@ class TextTokenizer:
         if max_tokens != self._limit:
             self._fast.enable_truncation(max_tokens)
             self._limit = max_tokens
-        return [Tokens(encoding.ids, bool(encoding.overflowing)) for encoding in self._fast.encode_batch(list(texts))]
+        return [
+            Tokens(encoding.ids, bool(encoding.overflowing)) for encoding in self._fast.encode_batch_fast(list(texts))
+        ]
 
 
 def pad(

@@ -67,7 +67,9 @@ class ServedModelWithContext(ServedModel):
             await source.start()
         await super().start(limits)
 
-    async def predict(self, instances: Sequence[Any], large: bool = False) -> Answer:
+    async def predict(
+        self, instances: Sequence[Any], large: bool = False, has_left: Callable[[], bool] = lambda: False
+    ) -> Answer:
         """See `ServedModel.predict`; reading context raises nothing."""
         reads = [source.read(instances) for source in self._sources]
         contexts = [await reads[0]] if len(reads) == 1 else await asyncio.gather(*reads)
@@ -76,7 +78,7 @@ class ServedModelWithContext(ServedModel):
             instances = [change(one) for change, one in zip(context.changes, instances, strict=True)]
             details |= context.details
             details["degraded"] = [*details["degraded"], *context.degraded]
-        answer = await super().predict(instances, large)
+        answer = await super().predict(instances, large, has_left)
         return Answer(answer.predictions, {**answer.details, **details})
 
     async def close(self) -> None:

@@ -3,14 +3,14 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from service.runtime.bodies import invalid, read_body, unless_disconnected
+from service.runtime.bodies import invalid, read_body
 from service.runtime.predict import REFUSALS, refusal
 from service.runtime.problems import ProblemError
 from service.runtime.retrieval import (
@@ -27,6 +27,8 @@ from service.runtime.stages import begin, summary
 from service.runtime.tracing import trace
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 PATH = "/v1/search"
 # (query, limit, where) -> documents, nearest first.
@@ -48,7 +50,10 @@ class SearchResponse(BaseModel):
 
 
 class SearchEndpoint:
-    """ASGI endpoint of the search. The scope must hold `service.request_id`; behind_serve: see `PredictEndpoint`."""
+    """ASGI endpoint of the search. The scope must hold `service.request_id`.
+
+    behind_serve: Ray Serve hosts the app, and itself cancels searches whose caller has left.
+    """
 
     summary = "Search: the documents nearest in meaning to a query, nearest first."
     request_type: type[BaseModel] = SearchRequest
@@ -121,3 +126,26 @@ class SearchEndpoint:
             return "timeout", ProblemError(504, "search-timeout", "Too late", detail)
         detail = "the vector database cannot be searched at the moment; the service's log says why"
         return "error", ProblemError(503, "search-unavailable", "No search", detail, {"retry-after": "1"})
+
+
+async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T], watch: bool) -> T:
+    """The result of `work`; ClientDisconnect, and `work` cancelled, when the caller leaves first."""
+    if not watch:
+        return await work
+    task = cast(asyncio.Task[Any], asyncio.current_task())
+
+    async def until_disconnect() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    watcher = asyncio.ensure_future(until_disconnect())
+    watcher.add_done_callback(lambda done: None if done.cancelled() else task.cancel())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if watcher.done() and not watcher.cancelled():
+            task.uncancel()
+            raise ClientDisconnect from None
+        raise
+    finally:
+        watcher.cancel()
