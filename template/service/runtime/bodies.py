@@ -57,16 +57,14 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
     if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
         raise _too_large(int(declared))
     message = arrived(receive)  # most bodies come with their headers, and a timer costs as much as all else here
-    body = b"" if message is None else _part(message)
+    body = b"" if message is None else _grown(b"", message)
     if message is not None and not message.get("more_body"):
         return body
     try:
         async with asyncio.timeout(MAX_BODY_S):
             while True:
                 message = await receive()
-                body += _part(message)
-                if len(body) > MAX_BODY_BYTES:
-                    raise _too_large(len(body))
+                body = _grown(body, message)
                 if not message.get("more_body"):
                     return body
     except TimeoutError:
@@ -74,13 +72,13 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
         raise ProblemError(408, "body-too-slow", "Body too slow", detail) from None
 
 
-def _part(message: Message) -> bytes:
+def _grown(body: bytes, message: Message) -> bytes:
     if message["type"] == "http.disconnect":
         raise ClientDisconnect
-    part: bytes = message.get("body", b"")
-    if len(part) > MAX_BODY_BYTES:
-        raise _too_large(len(part))
-    return part
+    grown: bytes = body + message.get("body", b"")
+    if len(grown) > MAX_BODY_BYTES:
+        raise _too_large(len(grown))
+    return grown
 
 
 def _too_large(size: int) -> ProblemError:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect
@@ -27,8 +27,6 @@ from service.runtime.stages import begin, summary
 from service.runtime.tracing import trace
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 PATH = "/v1/search"
 # (query, limit, where) -> documents, nearest first.
@@ -128,7 +126,7 @@ class SearchEndpoint:
         return "error", ProblemError(503, "search-unavailable", "No search", detail, {"retry-after": "1"})
 
 
-async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T], watch: bool) -> T:
+async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, list[Hit]], watch: bool) -> list[Hit]:
     """The result of `work`; ClientDisconnect, and `work` cancelled, when the caller leaves first."""
     if not watch:
         return await work
