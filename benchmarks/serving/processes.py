@@ -68,6 +68,7 @@ class Process:
         known = self.family()
         if self.popen.poll() is None:
             self.popen.terminate()
+            self.signal(signal.SIGCONT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.popen.wait(STOP_S)
         for _ in range(50):
@@ -105,6 +106,12 @@ class Process:
         """CPU seconds that the family's living processes and their awaited children have used so far."""
         fields = [_stat_fields(process) for process in self.family()]
         return sum(sum(map(int, each[11:15])) for each in fields if each) / TICKS
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the whole family."""
+        for process in self.family():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, number)
 
     def say(self, line: str) -> None:
         """Write a line to its standard input."""

@@ -154,7 +154,7 @@ def text(results: Results) -> str:
     lines = [
         f"{machine['cores']} cores, {', '.join(machine['cpu'])}; Python {machine['python']}, "
         + ", ".join(f"{name} {version}" for name, version in results["versions"].items()),
-        f"{results['dtype']}; {results['rounds']} rounds of {results['seconds']:g} s, medians; "
+        f"{results['dtype']}; {results['rounds']} rounds of {results['seconds']:g} s, medians over the rounds; "
         "spread: (largest - smallest) / median; "
         f"server, client, foreign, steal: cores in use; a failed request counts as {TIME_LIMIT_S} s",
     ]

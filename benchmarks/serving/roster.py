@@ -21,6 +21,7 @@ class Load:
 CLOSED = tuple(Load(f"closed-{connections}", connections) for connections in (1, 8, 64))
 OPEN = tuple(Load(f"open-{percent}", share=percent / 100) for percent in (60, 80))
 OFFLINE = Load("offline")
+BLOCKS = {1: "one model", 2: "two models"}  # by model processes
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Contestant:
 
     command: `{port}` stands for the port to listen on. path: of the URL. ready_lines: how often `ready:` stands in the
     log once every replica can answer; 0 where the first answer says so. processes: copies of the offline loop.
+    block: those that are compared most closely are up at the same time. One Ray head at most: an idle one takes an
+    eighth of a core. polls: it takes a fifth of a core when it is idle, and is stopped while others are measured.
     """
 
     name: str
@@ -39,13 +42,15 @@ class Contestant:
     env: Mapping[str, str] = field(default_factory=dict)
     ready_lines: int = 1
     processes: int = 1
+    block: str = ""
+    polls: bool = False
 
 
-def roster(container: Path, rays: Mapping[int, Path], texts: Path, seconds: float, peers: str) -> list[Contestant]:
+def roster(container: Path, rays: Mapping[int, Path], texts: Path, peers: str) -> list[Contestant]:
     """Every contestant, in the order of the report.
 
     container: folder of the generated service in container mode. rays: replicas -> folder of the one in Ray mode.
-    texts: JSON list of texts. seconds: of each measurement. peers: the Python that has LitServe and BentoML.
+    texts: JSON list of texts. peers: the Python that has LitServe and BentoML.
     """
     python = sys.executable
     plain = {"BENCHMARK_SERVICE": str(container), "PYTHONPATH": f"{ROOT}:{container}"}
@@ -54,14 +59,15 @@ def roster(container: Path, rays: Mapping[int, Path], texts: Path, seconds: floa
     busy = (CLOSED[-1], *OPEN)  # what the acceptance compares batching peers under
 
     def offline(name: str, processes: int) -> Contestant:
-        command = (python, "-m", f"{here}.ceiling", str(texts), str(seconds))
-        return Contestant(name, command, container, (OFFLINE,), env=plain, processes=processes)
+        command = (python, "-m", f"{here}.ceiling", str(texts))
+        block = BLOCKS[processes]
+        return Contestant(name, command, container, (OFFLINE,), env=plain, processes=processes, block=block)
 
     def generated_ray(replicas: int, loads: Sequence[Load]) -> Contestant:
         folder = rays[replicas]
         command = (python, "-m", "service.runtime.ray_local", "--port", "{port}", "--dashboard-port", "0")
         path = f"/v1/models/{model_name(folder)}/predict"
-        return Contestant(f"ray-{replicas}", command, folder, loads, path)
+        return Contestant(f"ray-{replicas}", command, folder, loads, path, block=BLOCKS[replicas])
 
     def serve_batch(name: str, kind: str, wait_ms: int, loads: Sequence[Load]) -> Contestant:
         command = (python, "-m", f"{here}.ray_batch", kind, "--port", "{port}", "--wait-ms", str(wait_ms))
@@ -77,9 +83,10 @@ def roster(container: Path, rays: Mapping[int, Path], texts: Path, seconds: floa
 
     def fastapi(form: str, workers: int, loads: Sequence[Load]) -> Contestant:
         app = f"{here}.fastapi_unbatched:{form}"
-        command = (python, "-m", "uvicorn", app, "--factory", "--port", "{port}", "--workers", str(workers))
+        where = ("--port", "{port}", "--workers", str(workers), "--no-access-log")
+        command = (python, "-m", "uvicorn", app, "--factory", *where)
         name = f"fastapi-{form}" + (f"-{workers}" if workers > 1 else "")
-        return Contestant(name, (*command, "--no-access-log"), container, loads, "/predict", plain, workers)
+        return Contestant(name, command, container, loads, "/predict", plain, workers, block=BLOCKS[workers])
 
     lit_command = (peers, "-m", f"{here}.litserve_batch", "--port", "{port}")
     bento_command = (peers, "-m", "bentoml", "serve", f"{here}.bentoml_batch:TextService", "--port", "{port}")
@@ -94,6 +101,7 @@ def roster(container: Path, rays: Mapping[int, Path], texts: Path, seconds: floa
             everything,
             f"/v1/models/{model_name(container)}/predict",
             ready_lines=0,
+            block=BLOCKS[1],
         ),
         generated_ray(1, everything),
         generated_ray(2, CLOSED),
@@ -105,6 +113,6 @@ def roster(container: Path, rays: Mapping[int, Path], texts: Path, seconds: floa
         fastapi("blocking", 1, everything),
         fastapi("threaded", 2, CLOSED),
         fastapi("blocking", 2, CLOSED),
-        Contestant("litserve", lit_command, container, busy, "/predict", plain),
-        Contestant("bentoml", bento_command, container, busy, "/predict", bento_env),
+        Contestant("litserve", lit_command, container, busy, "/predict", plain, block=BLOCKS[1], polls=True),
+        Contestant("bentoml", bento_command, container, busy, "/predict", bento_env, block=BLOCKS[1]),
     ]

@@ -1,27 +1,35 @@
 """Measure every contestant in one run: `python -m benchmarks.serving`.
 
-First the closed loops, round by round, in each round every contestant in turn; then the open loops in the same way, at
-shares of the capacity that the closed loops have shown: the median of the generated Ray service with one replica at 64
-connections. Everybody gets the same absolute rates, the same arrivals and the same texts. Each contestant is started
-anew in each round. One torch thread per model process, the same dtype for all, no pinning: on two cores the client
-takes a share of the second.
+First the closed loops, then the open loops, round by round, at shares of the capacity that the closed loops have shown:
+the mean of the generated Ray service with one replica at 64 connections. Everybody gets the same absolute rates, the
+same arrivals and the same texts. Each contestant is started anew in each round. One torch thread per model process, the
+same dtype for all, no pinning: on two cores the client takes a share of the second.
 
-Each measurement comes after a warm-up of the same length, as that of the ceiling does, whose windows of 64 come after
-those of 32: in bfloat16 PyTorch compiles every size of batch that it has not met, and after 2 s a service had met few.
+A virtual processor is at times half as fast, for a second or for minutes, when a neighbour is on the same core. So in
+the closed loops the contestants of a block (`roster.py`) are up at the same time and take turns: what a round measures
+of each is cut into TURNS pieces, between which come those of all others. The open loops are not cut, as a queue takes
+time to grow: there each contestant is alone.
+
+Each measurement comes after a warm-up of the same length, and the first of a block after one as long as all of them: in
+bfloat16 PyTorch compiles every size of batch that it has not met, and after 2 s a service had met few.
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
 import signal
+import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from benchmarks.serving import processes, report, services
 from benchmarks.serving.client import TIME_LIMIT_S, Spec
@@ -29,6 +37,8 @@ from benchmarks.serving.roster import CLOSED, OFFLINE, OPEN, Contestant, Load, r
 from benchmarks.serving.texts import build_texts, build_weights
 
 CAPACITY_OF = "ray-1"
+TURNS = 4
+T = TypeVar("T")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 PACKAGES = ("torch", "transformers", "tokenizers", "ray", "fastapi", "uvicorn", "pydantic", "litserve", "bentoml")
 
@@ -65,71 +75,83 @@ class Bench:
     def save(self) -> None:
         self.out.write_text(json.dumps(self.results, indent=1))
 
-    def measure(self, contestant: Contestant, loads: Sequence[Load], round_number: int) -> None:
-        """Start the contestant, put the loads on it, stop it. One that fails is left out from then on, and named."""
+    def measure(self, block: Sequence[Contestant], loads: Sequence[Load], round_number: int) -> None:
+        """Start the block, put the loads on each in turns, stop it. One that fails is left out from then on, and named.
+
+        A cell holds what all turns of a contestant found under one load.
+        """
+        turns = TURNS if len(block) > 1 else 1
+        found: dict[tuple[str, str], list[Piece]] = {}
+        up: list[Up] = []
+        with ExitStack() as stack:
+            for contestant in block:
+                with self._or_leave_out(contestant):
+                    up.append(self._start(stack, contestant, [load for load in contestant.loads if load in loads]))
+                    if turns > 1:
+                        self._piece(up[-1], up[-1].loads[-1], self.seconds / 2, round_number)
+            for turn, load in itertools.product(range(turns), loads):
+                for one in in_turn(up, turn, turns):
+                    if load not in one.loads or one.contestant.name in self.results["skipped"]:
+                        continue
+                    with self._or_leave_out(one.contestant):
+                        piece = self._piece(one, load, self.seconds / turns, round_number * turns + turn)
+                        found.setdefault((one.contestant.name, load.name), []).append(piece)
+        started = {one.contestant.name: one.started_s for one in up}
+        for (name, load_name), pieces in found.items():
+            about = {"contestant": name, "round": round_number, "load": load_name, "start_s": started[name]}
+            self.results["cells"].append(about | merged(pieces))
+            print(report.one_line(self.results["cells"][-1]), flush=True)
+        self.save()
+
+    @contextmanager
+    def _or_leave_out(self, contestant: Contestant) -> Iterator[None]:
         try:
-            cells = self._serve(contestant, loads, round_number) if contestant.path else self._offline(contestant)
-            for cell in cells:
-                self.results["cells"].append({"contestant": contestant.name, "round": round_number, **cell})
-                print(report.one_line(self.results["cells"][-1]), flush=True)
-                self.save()
+            yield
         except (processes.StartError, subprocess.SubprocessError, OSError, ValueError) as error:
             self.results["skipped"][contestant.name] = str(error)
             print(f"{contestant.name} is left out from here on: {error}", flush=True)
-            self.save()
 
-    def _offline(self, contestant: Contestant) -> Iterator[dict[str, Any]]:
-        with ExitStack() as stack:
-            copies = []
-            for number in range(contestant.processes):
-                log = self.work / f"{contestant.name}-{number}.log"
-                copy = processes.Process(contestant.command, contestant.folder, contestant.env, log)
-                copies.append(stack.enter_context(copy))
-            for copy in copies:
-                copy.wait_for("ready:")
-            before, used = _cpu(), sum(copy.cpu_s() for copy in copies)
-            for copy in copies:
-                copy.say("go")
-            for copy in copies:
-                copy.wait_for("result:")
-            cores = _cores(before, sum(copy.cpu_s() for copy in copies) - used)
-            found = [json.loads(copy.log_tail(1).removeprefix("result:")) for copy in copies]
-        windows = {window: sum(each[window] for each in found) for window in found[0]}
-        yield {"load": "offline", "completed_per_s": max(windows.values()), "windows": windows, **cores}
-
-    def _serve(self, contestant: Contestant, loads: Sequence[Load], round_number: int) -> Iterator[dict[str, Any]]:
-        port = processes.free_port()
-        url = f"http://127.0.0.1:{port}{contestant.path}"
+    def _start(self, stack: ExitStack, contestant: Contestant, loads: Sequence[Load]) -> "Up":
+        """Returns once it can answer."""
+        port, began = processes.free_port(), time.monotonic()
         command = [part.format(port=port) for part in contestant.command]
-        began = time.monotonic()
-        with processes.Process(
-            command, contestant.folder, contestant.env, self.work / f"{contestant.name}.log"
-        ) as server:
-            server.wait_for("ready:", contestant.ready_lines)
-            answer = server.first_answer(url, self.bodies[0])
+        url = f"http://127.0.0.1:{port}{contestant.path}" if contestant.path else ""
+        copies = []
+        for number in range(1 if url else contestant.processes):
+            log = self.work / f"{contestant.name}-{number}.log"
+            copies.append(stack.enter_context(processes.Process(command, contestant.folder, contestant.env, log)))
+        for copy in copies:
+            copy.wait_for("ready:", contestant.ready_lines)
+        if url:
+            answer = copies[0].first_answer(url, self.bodies[0])
             self.results["answers"][contestant.name] = answer["predictions"] if isinstance(answer, dict) else answer
-            started_s = time.monotonic() - began
-            for load in loads:
-                rate = load.share * (self.results["capacity_per_s"] or 0.0)
-                before, used = _cpu(), server.cpu_s()
-                outcome = self._client(url, load, rate, round_number)
-                used = server.cpu_s() - used
-                yield {
-                    "load": load.name,
-                    "rate_per_s": rate,
-                    **summarise(outcome),
-                    **_cores(before, used),
-                    "start_s": round(started_s, 1),
-                }
+        return Up(contestant, loads, copies, url, round(time.monotonic() - began, 1))
 
-    def _client(self, url: str, load: Load, rate: float, seed: int) -> dict[str, Any]:
+    def _piece(self, one: "Up", load: Load, seconds: float, seed: int) -> "Piece":
+        """Measure for so many seconds, after a warm-up of as many."""
+        rate = load.share * (self.results["capacity_per_s"] or 0.0)
+        if one.contestant.polls:  # it goes on where it was stopped below
+            one.copies[0].signal(signal.SIGCONT)
+        before, used = _cpu(), sum(copy.cpu_s() for copy in one.copies)
+        if one.url:
+            outcome = self._client(one.url, load, rate, seconds, seed)
+        else:
+            _offline(one.copies, seconds)
+            outcome = {"completed_per_s": _offline(one.copies, seconds), "latencies_ms": [], "failures": {}}
+        cores = _cores(before, sum(copy.cpu_s() for copy in one.copies) - used)
+        if one.contestant.polls:
+            one.copies[0].signal(signal.SIGSTOP)
+        return Piece(outcome["completed_per_s"], outcome["latencies_ms"], outcome["failures"], rate, cores)
+
+    def _client(self, url: str, load: Load, rate: float, seconds: float, seed: int) -> dict[str, Any]:
+        first = seed * len(self.bodies) // 7 % len(self.bodies)  # each piece begins with other texts
         spec = Spec(
             url=url,
-            bodies=self.bodies,
+            bodies=self.bodies[first:] + self.bodies[:first],
             connections=load.connections,
             rate=rate,
-            warmup_s=self.seconds,
-            measure_s=self.seconds,
+            warmup_s=seconds,
+            measure_s=seconds,
             seed=seed,
         )
         path = self.work / "spec.json"
@@ -140,9 +162,55 @@ class Bench:
             capture_output=True,
             text=True,
             check=True,
-            timeout=2 * self.seconds + TIME_LIMIT_S + 30,
+            timeout=2 * seconds + TIME_LIMIT_S + 30,
         )
         return json.loads(done.stdout)
+
+
+@dataclass(frozen=True)
+class Up:
+    """A contestant that can answer. url: empty for the offline loop. started_s: how long it took to start."""
+
+    contestant: Contestant
+    loads: Sequence[Load]
+    copies: Sequence[processes.Process]
+    url: str
+    started_s: float
+
+
+class Piece(NamedTuple):
+    """What one turn found. rate: requests/s sent, 0 in a closed loop. cores: see `_cores`."""
+
+    completed_per_s: float
+    latencies_ms: list[float]
+    failures: dict[str, int]
+    rate: float
+    cores: dict[str, float]
+
+
+def merged(pieces: Sequence[Piece]) -> dict[str, Any]:
+    """The figures of pieces of equal length: throughput and cores in the mean, latencies over all requests."""
+    failures: Counter[str] = Counter()
+    for piece in pieces:
+        failures.update(piece.failures)
+    outcome = {
+        "completed_per_s": statistics.mean(piece.completed_per_s for piece in pieces),
+        "latencies_ms": [latency for piece in pieces for latency in piece.latencies_ms],
+        "failures": dict(failures),
+    }
+    cores = {key: round(statistics.mean(piece.cores[key] for piece in pieces), 3) for key in pieces[0].cores}
+    turns = [round(piece.completed_per_s, 1) for piece in pieces]
+    return {**summarise(outcome), "turns_per_s": turns, "rate_per_s": pieces[0].rate, **cores}
+
+
+def _offline(copies: Sequence[processes.Process], seconds: float) -> float:
+    """Texts per second of all copies of the offline loop, which begin together."""
+    known = copies[0].log.read_text().count("result:")
+    for copy in copies:
+        copy.say(str(seconds))
+    for copy in copies:
+        copy.wait_for("result:", known + 1)
+    return sum(float(copy.log_tail(1).removeprefix("result:")) for copy in copies)
 
 
 def _cpu() -> tuple[float, float, float, float]:
@@ -157,10 +225,18 @@ def _cores(before: tuple[float, float, float, float], contestant_s: float) -> di
     return {f"{name}_cores": round(max(0.0, seconds) / clock, 3) for name, seconds in used.items()}
 
 
-def in_turn(contestants: list[Contestant], round_number: int, rounds: int) -> list[Contestant]:
-    """The same order in each round, begun at another place, so that nobody always runs first or after the same one."""
-    first = round_number * len(contestants) // rounds
-    return contestants[first:] + contestants[:first]
+def in_turn(items: list[T], number: int, count: int) -> list[T]:
+    """The same order in each of `count` turns, begun at another place, so that nobody is always the first."""
+    first = number * len(items) // count
+    return items[first:] + items[:first]
+
+
+def blocks(contestants: list[Contestant]) -> list[list[Contestant]]:
+    """The contestants by the block that they are in, and those in none each alone."""
+    found: dict[str, list[Contestant]] = {}
+    for contestant in contestants:
+        found.setdefault(contestant.block or contestant.name, []).append(contestant)
+    return list(found.values())
 
 
 def _versions(python: str) -> dict[str, str]:
@@ -227,7 +303,6 @@ def main() -> None:
         container=service("container", options.service_container, 1),
         rays={replicas: service("ray", options.service_ray, replicas) for replicas in (1, 2)},
         texts=work / "texts.json",
-        seconds=options.seconds,
         peers=options.peers_python,
     )
     unknown = set(options.only or ()) - {contestant.name for contestant in contestants}
@@ -243,19 +318,20 @@ def main() -> None:
     }
     bench = Bench(work, texts, options.seconds, options.out or work / "results.json", facts)
 
-    def all_rounds(loads: Sequence[Load]) -> None:
-        chosen = [load for load in loads if not options.loads or load.name in options.loads]
+    def all_rounds(all_loads: Sequence[Load], groups: list[list[Contestant]]) -> None:
+        loads = [load for load in all_loads if not options.loads or load.name in options.loads]
         for round_number in range(options.rounds):
-            for contestant in in_turn(contestants, round_number, options.rounds):
-                own = [load for load in contestant.loads if load in chosen]
-                if own and contestant.name not in bench.results["skipped"]:
-                    bench.measure(contestant, own, round_number)
+            for group in in_turn(groups, round_number, options.rounds):
+                left = [one for one in group if set(loads) & set(one.loads)]
+                left = [one for one in left if one.name not in bench.results["skipped"]]
+                if left:
+                    bench.measure(left, loads, round_number)
 
-    all_rounds((OFFLINE, *CLOSED))
+    all_rounds((*CLOSED[:-1], OFFLINE, CLOSED[-1]), blocks(contestants))
     shown = report.median(bench.results, CAPACITY_OF, "closed-64", "completed_per_s")
     bench.results["capacity_per_s"] = options.capacity or shown
     if bench.results["capacity_per_s"]:
-        all_rounds(OPEN)
+        all_rounds(OPEN, [[contestant] for contestant in contestants])
     else:
         print(f"no open loops: {CAPACITY_OF} was not measured at 64 connections, and --capacity is not given")
     bench.save()

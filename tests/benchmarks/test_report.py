@@ -1,12 +1,14 @@
 """The benchmark's verdicts: what is compared with what, and that a missed or missing figure is never called met."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.serving.client import TIME_LIMIT_S
 from benchmarks.serving.report import Ratio, ratios, text
-from benchmarks.serving.run import percentile_ms, summarise
+from benchmarks.serving.roster import Contestant
+from benchmarks.serving.run import Piece, blocks, in_turn, merged, percentile_ms, summarise
 
 
 def cell(
@@ -74,6 +76,22 @@ def test_a_failed_request_counts_as_the_longest_wait() -> None:
     assert summary["requests"] == 100
     assert summary["p50_ms"] == 1.0
     assert summary["p99_ms"] == TIME_LIMIT_S * 1e3
+
+
+def test_what_the_turns_of_a_round_found_is_one_figure() -> None:
+    pieces = [
+        Piece(100.0, [1.0, 2.0], {"503": 1}, 0.0, {"server_cores": 1.0}),
+        Piece(50.0, [4.0], {"503": 2}, 0.0, {"server_cores": 0.5}),
+    ]
+    one = merged(pieces)
+    assert (one["completed_per_s"], one["turns_per_s"], one["server_cores"]) == (75.0, [100.0, 50.0], 0.75)
+    assert (one["requests"], one["p50_ms"], one["failures"]) == (6, 4.0, {"503": 3})
+
+
+def test_those_of_a_block_take_turns_and_nobody_is_always_the_first() -> None:
+    assert {in_turn(["a", "b", "c", "d"], turn, 4)[0] for turn in range(4)} == {"a", "b", "c", "d"}
+    made = [Contestant(name, (), Path(), (), block=block) for name, block in (("a", "x"), ("b", ""), ("c", "x"))]
+    assert [[one.name for one in block] for block in blocks(made)] == [["a", "c"], ["b"]]
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.95, 95), (0.99, 99), (1.0, 100)])
