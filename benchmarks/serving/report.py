@@ -19,12 +19,16 @@ SERVE_BATCH = tuple(f"serve-batch-{kind}ms" for kind in ("padded-5", "0", "5", "
 
 @dataclass(frozen=True)
 class Ratio:
-    """One line of the acceptance. value: None when a side was not measured. target: its text, as in `>= 0.90`."""
+    """One line of the acceptance. value: None when a side was not measured. target: its text, as in `>= 0.90`.
+
+    error: the standard error of `value`, where both sides were measured in turns.
+    """
 
     claim: str
     value: float | None
     target: str
     note: str = ""
+    error: float | None = None
 
     @property
     def verdict(self) -> str:
@@ -45,6 +49,18 @@ def median(results: Results, contestant: str, load: str, key: str) -> float | No
     """The median over the rounds; None when it was not measured."""
     found = values(results, contestant, load, key)
     return statistics.median(found) if found else None
+
+
+def standard_error(results: Results, ours: tuple[str, str], theirs: tuple[str, str]) -> float | None:
+    """Of the ratio of two contestants under their loads: each turn of the one goes with the same turn of the other."""
+
+    def turns(side: tuple[str, str]) -> dict[tuple[int, int], float]:
+        cells = (cell for cell in results["cells"] if (cell["contestant"], cell["load"]) == side)
+        return {(cell["round"], turn): each for cell in cells for turn, each in enumerate(cell.get("turns_per_s", ()))}
+
+    above, below = turns(ours), turns(theirs)
+    found = [above[turn] / below[turn] for turn in above.keys() & below.keys() if below[turn]]
+    return statistics.stdev(found) / len(found) ** 0.5 if len(found) > 2 else None
 
 
 def ratios(results: Results) -> list[Ratio]:
@@ -72,13 +88,15 @@ def ratios(results: Results) -> list[Ratio]:
     def against(ours: str, theirs: str, target: str) -> Ratio:
         loads = ("closed-64", "offline" if theirs == "ceiling" else "closed-64")
         value = over(throughput(ours, loads[0]), throughput(theirs, loads[1]))
-        return Ratio(f"closed-64 req/s: {ours} / {theirs}", value, target)
+        error = standard_error(results, (ours, loads[0]), (theirs, loads[1]))
+        return Ratio(f"closed-64 req/s: {ours} / {theirs}", value, target, error=error)
 
     def against_fastapi(ours: str, load: str, target: str, workers: str = "") -> Ratio:
         forms = (f"fastapi-threaded{workers}", f"fastapi-blocking{workers}")
         theirs, name = best(max, forms, throughput, load)
         value = over(throughput(ours, load), theirs)
-        return Ratio(f"{load} req/s: {ours} / unbatched FastAPI{workers}", value, target, name)
+        error = standard_error(results, (ours, load), (name, load))
+        return Ratio(f"{load} req/s: {ours} / unbatched FastAPI{workers}", value, target, name, error)
 
     def tail(ours: str, load: str, whose: str, names: Iterable[str]) -> Ratio:
         theirs, name = best(min, names, p99, load)
@@ -169,8 +187,9 @@ def text(results: Results) -> str:
     lines.append("\nAgainst the acceptance")
     for ratio in ratios(results):
         value = "     -" if ratio.value is None else f"{ratio.value:6.2f}"
+        error = "" if ratio.error is None else f"+- {ratio.error:.2f}"
         note = f"  ({ratio.note})" if ratio.note else ""
-        lines.append(f"  {ratio.verdict:<12} {value}  target {ratio.target:<8} {ratio.claim}{note}")
+        lines.append(f"  {ratio.verdict:<12} {value} {error:<7}  target {ratio.target:<8} {ratio.claim}{note}")
     labels = {name: answer[0]["label"] for name, answer in results["answers"].items()}
     if len(set(labels.values())) > 1:
         lines.append(f"\nThe contestants do not give the same answer, so the figures cannot be compared: {labels}")

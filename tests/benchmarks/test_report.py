@@ -47,6 +47,14 @@ def test_a_ratio_is_of_medians_over_the_rounds() -> None:
     assert one.verdict == "met"
 
 
+def test_a_ratio_of_turns_says_how_far_it_can_be_trusted() -> None:
+    ours = cell("container", "closed-64", 90) | {"turns_per_s": [80.0, 90.0, 100.0]}
+    theirs = cell("ceiling", "offline", 100) | {"turns_per_s": [100.0, 100.0, 100.0]}
+    assert found("container / ceiling", ours, theirs).error == pytest.approx(0.1 / 3**0.5)
+    assert "+- 0.06" in text(results(ours, theirs))
+    assert found("container / ceiling", cell("container", "closed-64", 90), theirs).error is None
+
+
 def test_a_ratio_below_its_target_is_not_met() -> None:
     one = found("container / ceiling", cell("container", "closed-64", 89), cell("ceiling", "offline", 100))
     assert one.verdict == "NOT met"
