@@ -182,7 +182,11 @@ def text(results: Results) -> str:
     noisy = [cell for cell in results["cells"] if cell["foreign_cores"] + cell["steal_cores"] > NOISY_CORES]
     lines.append(
         f"\n{len(noisy)} of {len(results['cells'])} measurements lost more than {NOISY_CORES} cores to others: "
-        + ("measure again on a quiet machine" if noisy else "a quiet machine")
+        + (
+            "measure again on a quiet machine"
+            if noisy
+            else "what neighbours on the host's cores take does not show here"
+        )
     )
     lines.append("\nAgainst the acceptance")
     for ratio in ratios(results):
