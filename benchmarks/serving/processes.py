@@ -68,7 +68,7 @@ class Process:
         known = self.family()
         if self.popen.poll() is None:
             self.popen.terminate()
-            self.signal(signal.SIGCONT)
+            self.send_signal(signal.SIGCONT)  # one that is stopped would not see the other signal
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.popen.wait(STOP_S)
         for _ in range(50):
@@ -107,7 +107,7 @@ class Process:
         fields = [_stat_fields(process) for process in self.family()]
         return sum(sum(map(int, each[11:15])) for each in fields if each) / TICKS
 
-    def signal(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         """Send a signal to the whole family."""
         for process in self.family():
             with contextlib.suppress(ProcessLookupError):

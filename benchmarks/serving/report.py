@@ -21,7 +21,7 @@ SERVE_BATCH = tuple(f"serve-batch-{kind}ms" for kind in ("padded-5", "0", "5", "
 class Ratio:
     """One line of the acceptance. value: None when a side was not measured. target: its text, as in `>= 0.90`.
 
-    error: the standard error of `value`, where both sides were measured in turns.
+    error: about the standard error of `value`, where both sides were measured in turns.
     """
 
     claim: str
@@ -52,7 +52,10 @@ def median(results: Results, contestant: str, load: str, key: str) -> float | No
 
 
 def standard_error(results: Results, ours: tuple[str, str], theirs: tuple[str, str]) -> float | None:
-    """Of the ratio of two contestants under their loads: each turn of the one goes with the same turn of the other."""
+    """Of the ratio of two contestants under their loads: the deviation of the ratios of single turns / sqrt(turns).
+
+    Each turn of the one goes with the same turn of the other. None for fewer than three that both took.
+    """
 
     def turns(side: tuple[str, str]) -> dict[tuple[int, int], float]:
         cells = (cell for cell in results["cells"] if (cell["contestant"], cell["load"]) == side)
@@ -182,11 +185,7 @@ def text(results: Results) -> str:
     noisy = [cell for cell in results["cells"] if cell["foreign_cores"] + cell["steal_cores"] > NOISY_CORES]
     lines.append(
         f"\n{len(noisy)} of {len(results['cells'])} measurements lost more than {NOISY_CORES} cores to others: "
-        + (
-            "measure again on a quiet machine"
-            if noisy
-            else "what neighbours on the host's cores take does not show here"
-        )
+        + ("measure again on a quiet machine" if noisy else "neighbours on the host's cores do not show here")
     )
     lines.append("\nAgainst the acceptance")
     for ratio in ratios(results):

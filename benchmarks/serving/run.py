@@ -63,7 +63,7 @@ def summarise(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 class Bench:
-    """One run: its texts, its work folder, and what it has found so far, written to `out` after each measurement."""
+    """One run: its texts, its work folder, and what it has found so far, written to `out` after each block."""
 
     def __init__(self, work: Path, texts: list[str], seconds: float, out: Path, facts: dict[str, Any]) -> None:
         self.work = work
@@ -87,7 +87,7 @@ class Bench:
             for contestant in block:
                 with self._or_leave_out(contestant):
                     up.append(self._start(stack, contestant, [load for load in contestant.loads if load in loads]))
-                    if turns > 1:
+                    if turns > 1:  # what is measured here is warm-up, too
                         self._piece(up[-1], up[-1].loads[-1], self.seconds / 2, round_number)
             for turn, load in itertools.product(range(turns), loads):
                 for one in in_turn(up, turn, turns):
@@ -131,7 +131,7 @@ class Bench:
         """Measure for so many seconds, after a warm-up of as many."""
         rate = load.share * (self.results["capacity_per_s"] or 0.0)
         if one.contestant.polls:  # it goes on where it was stopped below
-            one.copies[0].signal(signal.SIGCONT)
+            one.copies[0].send_signal(signal.SIGCONT)
         before, used = _cpu(), sum(copy.cpu_s() for copy in one.copies)
         if one.url:
             outcome = self._client(one.url, load, rate, seconds, seed)
@@ -140,7 +140,7 @@ class Bench:
             outcome = {"completed_per_s": _offline(one.copies, seconds), "latencies_ms": [], "failures": {}}
         cores = _cores(before, sum(copy.cpu_s() for copy in one.copies) - used)
         if one.contestant.polls:
-            one.copies[0].signal(signal.SIGSTOP)
+            one.copies[0].send_signal(signal.SIGSTOP)
         return Piece(outcome["completed_per_s"], outcome["latencies_ms"], outcome["failures"], rate, cores)
 
     def _client(self, url: str, load: Load, rate: float, seconds: float, seed: int) -> dict[str, Any]:
