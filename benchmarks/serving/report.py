@@ -51,18 +51,21 @@ def median(results: Results, contestant: str, load: str, key: str) -> float | No
     return statistics.median(found) if found else None
 
 
-def standard_error(results: Results, ours: tuple[str, str], theirs: tuple[str, str]) -> float | None:
+def standard_error(
+    results: Results, ours: tuple[str, str], theirs: tuple[str, str], key: str = "turns_per_s"
+) -> float | None:
     """Of the ratio of two contestants under their loads: the deviation of the ratios of single turns / sqrt(turns).
 
     Each turn of the one goes with the same turn of the other. None for fewer than three that both took.
     """
 
-    def turns(side: tuple[str, str]) -> dict[tuple[int, int], float]:
+    def turns(side: tuple[str, str]) -> dict[tuple[int, int], float | None]:
         cells = (cell for cell in results["cells"] if (cell["contestant"], cell["load"]) == side)
-        return {(cell["round"], turn): each for cell in cells for turn, each in enumerate(cell.get("turns_per_s", ()))}
+        return {(cell["round"], turn): each for cell in cells for turn, each in enumerate(cell.get(key, ()))}
 
     above, below = turns(ours), turns(theirs)
-    found = [above[turn] / below[turn] for turn in above.keys() & below.keys() if below[turn]]
+    both = [(above[turn], below[turn]) for turn in above.keys() & below.keys()]
+    found = [ours_found / theirs_found for ours_found, theirs_found in both if ours_found is not None and theirs_found]
     return statistics.stdev(found) / len(found) ** 0.5 if len(found) > 2 else None
 
 
@@ -103,7 +106,8 @@ def ratios(results: Results) -> list[Ratio]:
 
     def tail(ours: str, load: str, whose: str, names: Iterable[str]) -> Ratio:
         theirs, name = best(min, names, p99, load)
-        return Ratio(f"{load} p99: {ours} / best {whose}", over(p99(ours, load), theirs), "< 1", name)
+        error = standard_error(results, (ours, load), (name, load), "turns_p99_ms")
+        return Ratio(f"{load} p99: {ours} / best {whose}", over(p99(ours, load), theirs), "< 1", name, error)
 
     found = [against("container", "ceiling", ">= 0.90"), against("ray-1", "ceiling", ">= 0.85")]
     for ours in ("container", "ray-1"):

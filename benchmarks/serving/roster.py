@@ -21,7 +21,9 @@ class Load:
 CLOSED = tuple(Load(f"closed-{connections}", connections) for connections in (1, 8, 64))
 OPEN = tuple(Load(f"open-{percent}", share=percent / 100) for percent in (60, 80))
 OFFLINE = Load("offline")
-BLOCKS = {1: "one model", 2: "two models"}  # by model processes
+BLOCKS = {1: "one model", 2: "two models"}  # of closed loops, by model processes
+TAILS = "tails"  # block of open loops
+WAITS_MS = (0, 5, 20, 100)  # of @serve.batch with our split
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,10 @@ class Contestant:
 
     command: `{port}` stands for the port to listen on. path: of the URL. ready_lines: how often `ready:` stands in the
     log once every replica can answer; 0 where the first answer says so. processes: copies of the offline loop.
-    block: those that are compared most closely are up at the same time. One Ray head at most: an idle one takes an
-    eighth of a core. polls: it takes a fifth of a core when it is idle, and is stopped while others are measured.
+    block, open_block: those that are compared most closely are up at the same time, in closed and in open loops. Few
+    Ray heads: an idle one takes an eighth of a core. In open loops nobody who cannot keep up: his backlog would fall to
+    the next. In a block the same command is the same server. polls: it takes a fifth of a core when it is idle, and is
+    stopped while others are measured.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Contestant:
     ready_lines: int = 1
     processes: int = 1
     block: str = ""
+    open_block: str = ""
     polls: bool = False
 
 
@@ -67,19 +72,24 @@ def roster(container: Path, rays: Mapping[int, Path], texts: Path, peers: str) -
         folder = rays[replicas]
         command = (python, "-m", "service.runtime.ray_local", "--port", "{port}", "--dashboard-port", "0")
         path = f"/v1/models/{model_name(folder)}/predict"
-        return Contestant(f"ray-{replicas}", command, folder, loads, path, block=BLOCKS[replicas])
+        name = f"ray-{replicas}"
+        return Contestant(name, command, folder, loads, path, block=BLOCKS[replicas], open_block=TAILS)
 
-    def serve_batch(name: str, kind: str, wait_ms: int, loads: Sequence[Load]) -> Contestant:
-        command = (python, "-m", f"{here}.ray_batch", kind, "--port", "{port}", "--wait-ms", str(wait_ms))
-        profile = {
-            "RAY_SERVE_ENABLE_HA_PROXY": "1",
-            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-            "RAY_worker_niceness": "0",
-            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-        }
+    profile = {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_worker_niceness": "0",
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+    }
+
+    def serve_batch(
+        name: str, kind: str, wait_ms: int, loads: Sequence[Load], waits_ms: Sequence[int] = (), open_block: str = ""
+    ) -> Contestant:
+        waits = map(str, waits_ms or (wait_ms,))
+        command = (python, "-m", f"{here}.ray_batch", kind, "--port", "{port}", "--waits-ms", *waits)
         env = plain | {"RAY_AUTH_MODE": "disabled"} | (profile if kind != "naive" else {})
-        return Contestant(name, command, container, loads, "/", env)
+        return Contestant(name, command, container, loads, f"/{wait_ms}", env, open_block=open_block)
 
     def fastapi(form: str, workers: int, loads: Sequence[Load]) -> Contestant:
         app = f"{here}.fastapi_unbatched:{form}"
@@ -102,13 +112,16 @@ def roster(container: Path, rays: Mapping[int, Path], texts: Path, peers: str) -
             f"/v1/models/{model_name(container)}/predict",
             ready_lines=0,
             block=BLOCKS[1],
+            open_block=TAILS,
         ),
         generated_ray(1, everything),
         generated_ray(2, CLOSED),
         serve_batch("naive", "naive", 100, busy),
         serve_batch("serve-batch-padded-5ms", "padded", 5, busy),
-        serve_batch("serve-batch-0ms", "partitioned", 0, busy),
-        *(serve_batch(f"serve-batch-{wait}ms", "partitioned", wait, OPEN) for wait in (5, 20, 100)),
+        *(
+            serve_batch(f"serve-batch-{wait}ms", "partitioned", wait, OPEN if wait else busy, WAITS_MS, TAILS)
+            for wait in WAITS_MS
+        ),
         fastapi("threaded", 1, everything),
         fastapi("blocking", 1, everything),
         fastapi("threaded", 2, CLOSED),

@@ -6,9 +6,10 @@ same arrivals and the same texts. Each contestant is started anew in each round.
 same dtype for all, no pinning: on two cores the client takes a share of the second.
 
 A virtual processor is at times half as fast, for a second or for minutes, when a neighbour is on the same core. So in
-the closed loops the contestants of a block (`roster.py`) are up at the same time and take turns: what a round measures
-of each is cut into TURNS pieces, between which come those of all others. The open loops are not cut, as a queue takes
-time to grow: there each contestant is alone.
+the contestants of a block (`roster.py`) are up at the same time and take turns: what a round measures of each is cut
+into pieces of PIECE_S, between which come those of all others. In the closed loops all with as many model processes
+make a block; in the open loops those whose tails are closest, measured TAILS_TIMES as long, as 1 % of few requests says
+little; the others are alone there.
 
 Each measurement comes after a warm-up of the same length, and the first of a block after one as long as all of them: in
 bfloat16 PyTorch compiles every size of batch that it has not met, and after 2 s a service had met few.
@@ -25,7 +26,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,8 @@ from benchmarks.serving.roster import CLOSED, OFFLINE, OPEN, Contestant, Load, r
 from benchmarks.serving.texts import build_texts, build_weights
 
 CAPACITY_OF = "ray-1"
-TURNS = 4
+PIECE_S = 2.0
+TAILS_TIMES = 4
 T = TypeVar("T")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 PACKAGES = ("torch", "transformers", "tokenizers", "ray", "fastapi", "uvicorn", "pydantic", "litserve", "bentoml")
@@ -80,13 +82,14 @@ class Bench:
 
         A cell holds what all turns of a contestant found under one load.
         """
-        turns = TURNS if len(block) > 1 else 1
+        seconds = self.seconds * (TAILS_TIMES if len(block) > 1 and loads[0].share else 1)
+        turns = max(1, round(seconds / PIECE_S)) if len(block) > 1 else 1
         found: dict[tuple[str, str], list[Piece]] = {}
         up: list[Up] = []
         with ExitStack() as stack:
             for contestant in block:
                 with self._or_leave_out(contestant):
-                    up.append(self._start(stack, contestant, [load for load in contestant.loads if load in loads]))
+                    up.append(self._start(stack, contestant, [load for load in contestant.loads if load in loads], up))
                     if turns > 1:  # what is measured here is warm-up, too
                         self._piece(up[-1], up[-1].loads[-1], self.seconds / 2, round_number)
             for turn, load in itertools.product(range(turns), loads):
@@ -94,7 +97,7 @@ class Bench:
                     if load not in one.loads or one.contestant.name in self.results["skipped"]:
                         continue
                     with self._or_leave_out(one.contestant):
-                        piece = self._piece(one, load, self.seconds / turns, round_number * turns + turn)
+                        piece = self._piece(one, load, seconds / turns, round_number * turns + turn)
                         found.setdefault((one.contestant.name, load.name), []).append(piece)
         started = {one.contestant.name: one.started_s for one in up}
         for (name, load_name), pieces in found.items():
@@ -111,21 +114,27 @@ class Bench:
             self.results["skipped"][contestant.name] = str(error)
             print(f"{contestant.name} is left out from here on: {error}", flush=True)
 
-    def _start(self, stack: ExitStack, contestant: Contestant, loads: Sequence[Load]) -> "Up":
-        """Returns once it can answer."""
-        port, began = processes.free_port(), time.monotonic()
-        command = [part.format(port=port) for part in contestant.command]
+    def _start(self, stack: ExitStack, contestant: Contestant, loads: Sequence[Load], up: Sequence["Up"]) -> "Up":
+        """Returns once it can answer. If one that is up has the same command, it is another path of that server."""
+        began = time.monotonic()
+        same = next((one for one in up if one.contestant.command == contestant.command), None)
+        port, copies = (same.port, same.copies) if same else self._processes(stack, contestant)
         url = f"http://127.0.0.1:{port}{contestant.path}" if contestant.path else ""
-        copies = []
-        for number in range(1 if url else contestant.processes):
+        if url:
+            answer = copies[0].first_answer(url, self.bodies[0])
+            self.results["answers"][contestant.name] = answer["predictions"] if isinstance(answer, dict) else answer
+        return Up(contestant, loads, port, copies, url, round(time.monotonic() - began, 1))
+
+    def _processes(self, stack: ExitStack, contestant: Contestant) -> tuple[int, Sequence[processes.Process]]:
+        """Its port, and its processes once each has said that it is ready."""
+        port, copies = processes.free_port(), []
+        command = [part.format(port=port) for part in contestant.command]
+        for number in range(1 if contestant.path else contestant.processes):
             log = self.work / f"{contestant.name}-{number}.log"
             copies.append(stack.enter_context(processes.Process(command, contestant.folder, contestant.env, log)))
         for copy in copies:
             copy.wait_for("ready:", contestant.ready_lines)
-        if url:
-            answer = copies[0].first_answer(url, self.bodies[0])
-            self.results["answers"][contestant.name] = answer["predictions"] if isinstance(answer, dict) else answer
-        return Up(contestant, loads, copies, url, round(time.monotonic() - began, 1))
+        return port, copies
 
     def _piece(self, one: "Up", load: Load, seconds: float, seed: int) -> "Piece":
         """Measure for so many seconds, after a warm-up of as many."""
@@ -173,6 +182,7 @@ class Up:
 
     contestant: Contestant
     loads: Sequence[Load]
+    port: int
     copies: Sequence[processes.Process]
     url: str
     started_s: float
@@ -189,7 +199,10 @@ class Piece(NamedTuple):
 
 
 def merged(pieces: Sequence[Piece]) -> dict[str, Any]:
-    """The figures of pieces of equal length: throughput and cores in the mean, latencies over all requests."""
+    """The figures of pieces of equal length: throughput and cores in the mean, latencies over all requests.
+
+    turns_p99_ms: of each turn's answers alone.
+    """
     failures: Counter[str] = Counter()
     for piece in pieces:
         failures.update(piece.failures)
@@ -199,8 +212,11 @@ def merged(pieces: Sequence[Piece]) -> dict[str, Any]:
         "failures": dict(failures),
     }
     cores = {key: round(statistics.mean(piece.cores[key] for piece in pieces), 3) for key in pieces[0].cores}
-    turns = [round(piece.completed_per_s, 1) for piece in pieces]
-    return {**summarise(outcome), "turns_per_s": turns, "rate_per_s": pieces[0].rate, **cores}
+    turns = {
+        "turns_per_s": [round(piece.completed_per_s, 1) for piece in pieces],
+        "turns_p99_ms": [percentile_ms(sorted(piece.latencies_ms), 0.99) for piece in pieces],
+    }
+    return {**summarise(outcome), **turns, "rate_per_s": pieces[0].rate, **cores}
 
 
 def _offline(copies: Sequence[processes.Process], seconds: float) -> float:
@@ -231,11 +247,11 @@ def in_turn(items: list[T], number: int, count: int) -> list[T]:
     return items[first:] + items[:first]
 
 
-def blocks(contestants: list[Contestant]) -> list[list[Contestant]]:
+def blocks(contestants: list[Contestant], block_of: Callable[[Contestant], str]) -> list[list[Contestant]]:
     """The contestants by the block that they are in, and those in none each alone."""
     found: dict[str, list[Contestant]] = {}
     for contestant in contestants:
-        found.setdefault(contestant.block or contestant.name, []).append(contestant)
+        found.setdefault(block_of(contestant) or contestant.name, []).append(contestant)
     return list(found.values())
 
 
@@ -271,7 +287,7 @@ def main() -> None:
     """Measure, print the table and the ratios, keep the raw figures. Exit status 0 also when a target is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=8, help="of each measurement, after as many of warm-up")
+    parser.add_argument("--seconds", type=float, default=8, help="of a measurement, after as many of warm-up")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="contestants, by name")
     parser.add_argument("--loads", nargs="+", metavar="LOAD", help="offline, closed-1, closed-8, closed-64, open-60 …")
     parser.add_argument("--capacity", type=float, help="requests/s that the open loops' shares refer to")
@@ -327,11 +343,11 @@ def main() -> None:
                 if left:
                     bench.measure(left, loads, round_number)
 
-    all_rounds((*CLOSED[:-1], OFFLINE, CLOSED[-1]), blocks(contestants))
+    all_rounds((*CLOSED[:-1], OFFLINE, CLOSED[-1]), blocks(contestants, lambda one: one.block))
     shown = report.median(bench.results, CAPACITY_OF, "closed-64", "completed_per_s")
     bench.results["capacity_per_s"] = options.capacity or shown
     if bench.results["capacity_per_s"]:
-        all_rounds(OPEN, [[contestant] for contestant in contestants])
+        all_rounds(OPEN, blocks(contestants, lambda one: one.open_block))
     else:
         print(f"no open loops: {CAPACITY_OF} was not measured at 64 connections, and --capacity is not given")
     bench.save()

@@ -94,12 +94,13 @@ def test_what_the_turns_of_a_round_found_is_one_figure() -> None:
     one = merged(pieces)
     assert (one["completed_per_s"], one["turns_per_s"], one["server_cores"]) == (75.0, [100.0, 50.0], 0.75)
     assert (one["requests"], one["p50_ms"], one["failures"]) == (6, 4.0, {"503": 3})
+    assert one["turns_p99_ms"] == [2.0, 4.0]
 
 
 def test_those_of_a_block_take_turns_and_nobody_is_always_the_first() -> None:
     assert {in_turn(["a", "b", "c", "d"], turn, 4)[0] for turn in range(4)} == {"a", "b", "c", "d"}
     made = [Contestant(name, (), Path(), (), block=block) for name, block in (("a", "x"), ("b", ""), ("c", "x"))]
-    assert [[one.name for one in block] for block in blocks(made)] == [["a", "c"], ["b"]]
+    assert [[one.name for one in block] for block in blocks(made, lambda one: one.block)] == [["a", "c"], ["b"]]
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.95, 95), (0.99, 99), (1.0, 100)])

@@ -5,7 +5,8 @@
 partition as the generated service has. The handler blocks the event loop: it is the fastest form on a CPU (batches form
 while it runs). The roster runs these two behind HAProxy in throughput mode, like the generated service.
 
-Run as `python -m benchmarks.serving.contestants.ray_batch naive|padded|partitioned --port P [--wait-ms W]`.
+Run as `python -m benchmarks.serving.contestants.ray_batch naive|padded|partitioned --port P [--waits-ms W …]`. Each
+wait is an application of its own on the one head, at `/W`.
 """
 
 import argparse
@@ -53,16 +54,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=["naive", "padded", "partitioned"])
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--wait-ms", type=float, default=5, help="how long a batch waits to fill, ms")
+    parser.add_argument(
+        "--waits-ms", type=int, nargs="+", default=[100], help="how long a batch waits to fill, ms; naive: always 100"
+    )
     options = parser.parse_args()
-    app = Naive.bind() if options.kind == "naive" else Batched.bind(options.kind == "partitioned", options.wait_ms)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         dashboard_port = probe.getsockname()[1]
+    temp = tempfile.mkdtemp(prefix="ray-")
     # The dashboard runs, because the generated service needs it to deploy: everybody pays for it.
-    ray.init(address="local", num_cpus=2, dashboard_port=dashboard_port, _temp_dir=tempfile.mkdtemp(prefix="ray-"))
+    ray.init(address="local", num_cpus=max(2, len(options.waits_ms)), dashboard_port=dashboard_port, _temp_dir=temp)
     serve.start(http_options={"host": "127.0.0.1", "port": options.port})
-    serve.run(app)
+    for wait_ms in options.waits_ms:  # one after another: each measures what its batches cost, and must be alone for it
+        app = Naive.bind() if options.kind == "naive" else Batched.bind(options.kind == "partitioned", wait_ms)
+        serve.run(app, name=f"wait-{wait_ms}-ms", route_prefix=f"/{wait_ms}")
     print("ready:", flush=True)
     signal.pause()
 
