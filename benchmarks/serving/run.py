@@ -5,11 +5,11 @@ the mean of the generated Ray service with one replica at 64 connections. Everyb
 same arrivals and the same texts. Each contestant is started anew in each round. One torch thread per model process, the
 same dtype for all, no pinning: on two cores the client takes a share of the second.
 
-A virtual processor is at times half as fast, for a second or for minutes, when a neighbour is on the same core. So in
-the contestants of a block (`roster.py`) are up at the same time and take turns: what a round measures of each is cut
-into pieces of PIECE_S, between which come those of all others. In the closed loops all with as many model processes
-make a block; in the open loops those whose tails are closest, measured TAILS_TIMES as long, as 1 % of few requests says
-little; the others are alone there.
+A virtual processor is at times half as fast, for a second or for minutes, when a neighbour is on the same core. So the
+contestants of a block (`roster.py`) are up at the same time and take turns: what a round measures of each is cut into
+pieces of PIECE_S, between which come those of all others. In the closed loops all with as many model processes make a
+block; in the open loops those whose tails are closest, measured TAILS_TIMES as long, as 1 % of few requests says little;
+the others are alone there.
 
 Each measurement comes after a warm-up of the same length, and the first of a block after one as long as all of them: in
 bfloat16 PyTorch compiles every size of batch that it has not met, and after 2 s a service had met few.
