@@ -8,14 +8,15 @@ same dtype for all, no pinning: on two cores the client takes a share of the sec
 A virtual processor is at times half as fast, for a second or for minutes, when a neighbour is on the same core. So the
 contestants of a block (`roster.py`) are up at the same time and take turns: what a round measures of each is cut into
 pieces of PIECE_S, between which come those of all others. In the closed loops all with as many model processes make a
-block; in the open loops those whose tails are closest, measured TAILS_TIMES as long, as 1 % of few requests says little;
-the others are alone there.
+block, and with one connection a turn is a few requests (`bursts.py`). In the open loops those whose tails are closest
+make one, measured TAILS_TIMES as long, as 1 % of few requests says little; the others are alone there.
 
 Each measurement comes after a warm-up of the same length, and the first of a block after one as long as all of them: in
 bfloat16 PyTorch compiles every size of batch that it has not met, and after 2 s a service had met few.
 """
 
 import argparse
+import asyncio
 import itertools
 import json
 import os
@@ -33,6 +34,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from benchmarks.serving import processes, report, services
+from benchmarks.serving.bursts import IN_A_ROW, Turns, bursts
 from benchmarks.serving.client import TIME_LIMIT_S, Spec
 from benchmarks.serving.roster import CLOSED, OFFLINE, OPEN, Contestant, Load, roster
 from benchmarks.serving.texts import build_texts, build_weights
@@ -84,7 +86,6 @@ class Bench:
         """
         seconds = self.seconds * (TAILS_TIMES if len(block) > 1 and loads[0].share else 1)
         turns = max(1, round(seconds / PIECE_S)) if len(block) > 1 else 1
-        found: dict[tuple[str, str], list[Piece]] = {}
         up: list[Up] = []
         with ExitStack() as stack:
             for contestant in block:
@@ -92,19 +93,30 @@ class Bench:
                     up.append(self._start(stack, contestant, [load for load in contestant.loads if load in loads], up))
                     if turns > 1:  # what is measured here is warm-up, too
                         self._piece(up[-1], up[-1].loads[-1], self.seconds / 2, round_number)
-            for turn, load in itertools.product(range(turns), loads):
-                for one in in_turn(up, turn, turns):
-                    if load not in one.loads or one.contestant.name in self.results["skipped"]:
-                        continue
-                    with self._or_leave_out(one.contestant):
-                        piece = self._piece(one, load, seconds / turns, round_number * turns + turn)
-                        found.setdefault((one.contestant.name, load.name), []).append(piece)
+            cells: dict[tuple[str, str], dict[str, Any]] = {}
+            for single in (load for load in loads if load.connections == 1):
+                cells |= self._bursts([one for one in up if single in one.loads], single, round_number)
+            cells |= self._turns(up, [load for load in loads if load.connections != 1], turns, seconds, round_number)
         started = {one.contestant.name: one.started_s for one in up}
-        for (name, load_name), pieces in found.items():
+        for (name, load_name), cell in cells.items():
             about = {"contestant": name, "round": round_number, "load": load_name, "start_s": started[name]}
-            self.results["cells"].append(about | merged(pieces))
+            self.results["cells"].append(about | cell)
             print(report.one_line(self.results["cells"][-1]), flush=True)
         self.save()
+
+    def _turns(
+        self, up: Sequence["Up"], loads: Sequence[Load], turns: int, seconds: float, round_number: int
+    ) -> dict[tuple[str, str], dict[str, Any]]:
+        """The cells by contestant and load: so many turns that take so many seconds together."""
+        found: dict[tuple[str, str], list[Piece]] = {}
+        for turn, load in itertools.product(range(turns), loads):
+            for one in in_turn(up, turn, turns):
+                if load not in one.loads or one.contestant.name in self.results["skipped"]:
+                    continue
+                with self._or_leave_out(one.contestant):
+                    piece = self._piece(one, load, seconds / turns, round_number * turns + turn)
+                    found.setdefault((one.contestant.name, load.name), []).append(piece)
+        return {key: merged(pieces) for key, pieces in found.items()}
 
     @contextmanager
     def _or_leave_out(self, contestant: Contestant) -> Iterator[None]:
@@ -136,6 +148,24 @@ class Bench:
             copy.wait_for("ready:", contestant.ready_lines)
         return port, copies
 
+    def _bursts(self, up: Sequence["Up"], load: Load, seed: int) -> dict[tuple[str, str], dict[str, Any]]:
+        """The cells by contestant and load, with one connection: as long as any other, after as long a warm-up."""
+        urls, bodies = [one.url for one in up], self._bodies(seed)
+        asyncio.run(bursts(urls, bodies, self.seconds * len(up)))
+        before, used = _cpu(), [sum(copy.cpu_s() for copy in one.copies) for one in up]
+        found = asyncio.run(bursts(urls, bodies, self.seconds * len(up)))
+        servers = [sum(copy.cpu_s() for copy in one.copies) - was for one, was in zip(up, used, strict=True)]
+        others = _cores(before, sum(servers))
+        return {
+            (one.contestant.name, load.name): of_bursts(turns, {**others, "server_cores": server / sum(turns.took_s)})
+            for one, turns, server in zip(up, found, servers, strict=True)
+        }
+
+    def _bodies(self, seed: int) -> list[str]:
+        """Each seed begins with other texts."""
+        first = seed * len(self.bodies) // 7 % len(self.bodies)
+        return self.bodies[first:] + self.bodies[:first]
+
     def _piece(self, one: "Up", load: Load, seconds: float, seed: int) -> "Piece":
         """Measure for so many seconds, after a warm-up of as many."""
         rate = load.share * (self.results["capacity_per_s"] or 0.0)
@@ -153,10 +183,9 @@ class Bench:
         return Piece(outcome["completed_per_s"], outcome["latencies_ms"], outcome["failures"], rate, cores)
 
     def _client(self, url: str, load: Load, rate: float, seconds: float, seed: int) -> dict[str, Any]:
-        first = seed * len(self.bodies) // 7 % len(self.bodies)  # each piece begins with other texts
         spec = Spec(
             url=url,
-            bodies=self.bodies[first:] + self.bodies[:first],
+            bodies=self._bodies(seed),
             connections=load.connections,
             rate=rate,
             warmup_s=seconds,
@@ -219,6 +248,17 @@ def merged(pieces: Sequence[Piece]) -> dict[str, Any]:
     return {**summarise(outcome), **turns, "rate_per_s": pieces[0].rate, **cores}
 
 
+def of_bursts(turns: Turns, cores: dict[str, float]) -> dict[str, Any]:
+    """The figures of turns with one connection; throughput is that of its own time alone."""
+    outcome = {
+        "completed_per_s": len(turns.latencies_ms) / sum(turns.took_s),
+        "latencies_ms": turns.latencies_ms,
+        "failures": turns.failures,
+    }
+    turns_per_s = [round(IN_A_ROW / took_s, 1) for took_s in turns.took_s]
+    return {**summarise(outcome), "turns_per_s": turns_per_s, "rate_per_s": 0.0, **cores}
+
+
 def _offline(copies: Sequence[processes.Process], seconds: float) -> float:
     """Texts per second of all copies of the offline loop, which begin together."""
     known = copies[0].log.read_text().count("result:")
@@ -241,10 +281,10 @@ def _cores(before: tuple[float, float, float, float], contestant_s: float) -> di
     return {f"{name}_cores": round(max(0.0, seconds) / clock, 3) for name, seconds in used.items()}
 
 
-def in_turn(items: list[T], number: int, count: int) -> list[T]:
+def in_turn(items: Sequence[T], number: int, count: int) -> list[T]:
     """The same order in each of `count` turns, begun at another place, so that nobody is always the first."""
     first = number * len(items) // count
-    return items[first:] + items[:first]
+    return [*items[first:], *items[:first]]
 
 
 def blocks(contestants: list[Contestant], block_of: Callable[[Contestant], str]) -> list[list[Contestant]]:

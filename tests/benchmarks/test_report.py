@@ -1,14 +1,18 @@
 """The benchmark's verdicts: what is compared with what, and that a missed or missing figure is never called met."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
+from benchmarks.serving.bursts import IN_A_ROW, Turns, bursts
 from benchmarks.serving.client import TIME_LIMIT_S
 from benchmarks.serving.report import Ratio, ratios, text
 from benchmarks.serving.roster import Contestant
-from benchmarks.serving.run import Piece, blocks, in_turn, merged, percentile_ms, summarise
+from benchmarks.serving.run import Piece, blocks, in_turn, merged, of_bursts, percentile_ms, summarise
 
 
 def cell(
@@ -95,6 +99,32 @@ def test_what_the_turns_of_a_round_found_is_one_figure() -> None:
     assert (one["completed_per_s"], one["turns_per_s"], one["server_cores"]) == (75.0, [100.0, 50.0], 0.75)
     assert (one["requests"], one["p50_ms"], one["failures"]) == (6, 4.0, {"503": 3})
     assert one["turns_p99_ms"] == [2.0, 4.0]
+
+
+def test_with_one_connection_the_throughput_is_that_of_a_services_own_turns() -> None:
+    one = of_bursts(Turns([0.5, 1.5], [100.0] * 15, {"503": 1}), {"server_cores": 1.0})
+    assert (one["completed_per_s"], one["turns_per_s"], one["server_cores"]) == (7.5, [16.0, 5.3], 1.0)
+    assert (one["requests"], one["p50_ms"], one["failures"]) == (16, 100.0, {"503": 1})
+
+
+def test_with_one_connection_all_get_the_same_texts_in_turn_and_failures_are_counted() -> None:
+    seen: list[tuple[str, bytes]] = []
+
+    async def answered(request: web.Request) -> web.Response:
+        seen.append((request.path, await request.read()))
+        return web.Response(status=200 if request.path == "/a" else 503)
+
+    async def both() -> list[Turns]:
+        app = web.Application()
+        app.router.add_post("/{name}", answered)
+        async with TestServer(app) as server:
+            return await bursts([str(server.make_url(path)) for path in ("/a", "/b")], [str(n) for n in range(100)], 0)
+
+    good, bad = asyncio.run(both())
+    assert [path for path, _ in seen] == ["/a"] * IN_A_ROW + ["/b"] * IN_A_ROW
+    assert [body for _, body in seen[:IN_A_ROW]] == [body for _, body in seen[IN_A_ROW:]]
+    assert (len(good.took_s), len(good.latencies_ms), good.failures) == (1, IN_A_ROW, {})
+    assert (bad.latencies_ms, bad.failures) == ([], {"503": IN_A_ROW})
 
 
 def test_those_of_a_block_take_turns_and_nobody_is_always_the_first() -> None:
