@@ -41,7 +41,7 @@ from benchmarks.serving.texts import build_texts, build_weights
 
 CAPACITY_OF = "ray-1"
 PIECE_S = 2.0
-TAILS_TIMES = 4
+TAILS_TIMES = 2
 T = TypeVar("T")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 PACKAGES = ("torch", "transformers", "tokenizers", "ray", "fastapi", "uvicorn", "pydantic", "litserve", "bentoml")

@@ -59,6 +59,12 @@ def test_a_ratio_of_turns_says_how_far_it_can_be_trusted() -> None:
     assert found("container / ceiling", cell("container", "closed-64", 90), theirs).error is None
 
 
+def test_with_one_connection_the_ratio_is_that_of_the_median_turn() -> None:
+    ours = cell("container", "closed-1", 30) | {"turns_per_s": [52.0, 26.0, 5.0]}
+    theirs = cell("fastapi-blocking", "closed-1", 40) | {"turns_per_s": [50.0, 25.0, 50.0]}
+    assert found("closed-1 req/s: container / unbatched FastAPI", ours, theirs).value == pytest.approx(1.04)
+
+
 def test_a_ratio_below_its_target_is_not_met() -> None:
     one = found("container / ceiling", cell("container", "closed-64", 89), cell("ceiling", "offline", 100))
     assert one.verdict == "NOT met"

@@ -291,12 +291,6 @@ class Batcher:
                 raise
             return
         run = Run(next(self._numbers), started_s, time.monotonic())
-        self._metrics.batch(
-            inputs,
-            [started_s - item.request.arrived_s for item in batch],
-            run.ended_s - started_s,
-            self._cost.seconds(len(inputs), max(len(one.ids) for one in inputs)),
-        )
         for item, answer in zip(batch, answers, strict=True):
             request = item.request
             request.answers[item.position] = answer
@@ -305,3 +299,13 @@ class Batcher:
                 request.runs.append(run)
             if not request.missing and not request.done.done():
                 request.done.set_result(None)
+        asyncio.get_running_loop().call_soon(self._count, batch, run)  # after the answers, which need not wait for it
+
+    def _count(self, batch: Sequence[_Input], run: Run) -> None:
+        inputs = [item.tokens for item in batch]
+        self._metrics.batch(
+            inputs,
+            [run.started_s - item.request.arrived_s for item in batch],
+            run.ended_s - run.started_s,
+            self._cost.seconds(len(inputs), max(len(one.ids) for one in inputs)),
+        )
