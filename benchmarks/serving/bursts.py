@@ -11,16 +11,20 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from benchmarks.serving.client import TIME_LIMIT_S
+from benchmarks.serving.client import TIME_LIMIT_S, status_of
 
 IN_A_ROW = 8
 
 
 @dataclass
 class Turns:
-    """What the turns of one service found. took_s: seconds of each turn of IN_A_ROW requests. failures: by status."""
+    """What the turns of one service found.
+
+    took_s, answered: of each turn of IN_A_ROW requests the seconds, and how many got a prediction. failures: by status.
+    """
 
     took_s: list[float] = field(default_factory=list)
+    answered: list[int] = field(default_factory=list)
     latencies_ms: list[float] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
 
@@ -35,24 +39,16 @@ async def bursts(urls: Sequence[str], bodies: Sequence[str], seconds: float) -> 
         for first in itertools.cycle(range(len(urls))):
             sent = list(itertools.islice(texts, IN_A_ROW))
             for at in [*range(first, len(urls)), *range(first)]:
-                began = time.perf_counter()
+                turns, began, before = found[at], time.perf_counter(), len(found[at].latencies_ms)
                 for body in sent:
-                    await _send(session, urls[at], body, found[at])
-                found[at].took_s.append(time.perf_counter() - began)
+                    sent_s = time.perf_counter()
+                    status = await status_of(session, urls[at], body)
+                    if status == "200":
+                        turns.latencies_ms.append((time.perf_counter() - sent_s) * 1e3)
+                    else:
+                        turns.failures[status] = turns.failures.get(status, 0) + 1
+                turns.took_s.append(time.perf_counter() - began)
+                turns.answered.append(len(turns.latencies_ms) - before)
             if time.perf_counter() > end:
                 break
     return found
-
-
-async def _send(session: aiohttp.ClientSession, url: str, body: bytes, turns: Turns) -> None:
-    began = time.perf_counter()
-    try:
-        async with session.post(url, data=body) as response:
-            await response.read()
-            status = str(response.status)
-    except (aiohttp.ClientError, TimeoutError) as error:
-        status = type(error).__name__
-    if status == "200":
-        turns.latencies_ms.append((time.perf_counter() - began) * 1e3)
-    else:
-        turns.failures[status] = turns.failures.get(status, 0) + 1

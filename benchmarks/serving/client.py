@@ -37,6 +37,16 @@ class Spec(TypedDict):
 Send = Callable[[float], Awaitable[None]]
 
 
+async def status_of(session: aiohttp.ClientSession, url: str, body: bytes) -> str:
+    """The HTTP status that a POST is answered with, or the name of what kept the answer away."""
+    try:
+        async with session.post(url, data=body) as response:
+            await response.read()
+            return str(response.status)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        return type(error).__name__
+
+
 async def run(spec: Spec) -> dict[str, Any]:
     """Of the requests that began in the measured time: latencies in ms, when each was answered, failures by status.
 
@@ -60,12 +70,7 @@ async def run(spec: Spec) -> dict[str, Any]:
             nonlocal sent, completed
             body = bodies[sent % len(bodies)]
             sent += 1
-            try:
-                async with session.post(spec["url"], data=body) as response:
-                    await response.read()
-                    status = str(response.status)
-            except (aiohttp.ClientError, TimeoutError) as error:
-                status = type(error).__name__
+            status = await status_of(session, spec["url"], body)
             now = time.perf_counter()
             completed += begin <= now < end and status == "200"
             if begin <= due < end:

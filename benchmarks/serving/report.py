@@ -101,10 +101,8 @@ def ratios(results: Results) -> list[Ratio]:
     def against_fastapi(ours: str, load: str, target: str, workers: str = "") -> Ratio:
         forms = (f"fastapi-threaded{workers}", f"fastapi-blocking{workers}")
         theirs, name = best(max, forms, throughput, load)
-        turns = turn_ratios(results, (ours, load), (name, load))
-        value, error = over(throughput(ours, load), theirs), standard_error(turns)
-        if load == "closed-1" and turns:  # the same few texts within a second: the pairs say more than the means
-            value = statistics.median(turns)
+        value = over(throughput(ours, load), theirs)
+        error = standard_error(turn_ratios(results, (ours, load), (name, load)))
         return Ratio(f"{load} req/s: {ours} / unbatched FastAPI{workers}", value, target, name, error)
 
     def tail(ours: str, load: str, whose: str, names: Iterable[str]) -> Ratio:

@@ -83,12 +83,12 @@ def roster(container: Path, rays: Mapping[int, Path], texts: Path, peers: str) -
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
     }
 
-    def serve_batch(
-        name: str, kind: str, wait_ms: int, loads: Sequence[Load], waits_ms: Sequence[int] = (), open_block: str = ""
-    ) -> Contestant:
-        waits = map(str, waits_ms or (wait_ms,))
+    def serve_batch(name: str, kind: str, wait_ms: int, loads: Sequence[Load]) -> Contestant:
+        together = kind == "partitioned"  # all waits on one head
+        waits = map(str, WAITS_MS if together else (wait_ms,))
         command = (python, "-m", f"{here}.ray_batch", kind, "--port", "{port}", "--waits-ms", *waits)
         env = plain | {"RAY_AUTH_MODE": "disabled"} | (profile if kind != "naive" else {})
+        open_block = TAILS if together else ""
         return Contestant(name, command, container, loads, f"/{wait_ms}", env, open_block=open_block)
 
     def fastapi(form: str, workers: int, loads: Sequence[Load]) -> Contestant:
@@ -118,10 +118,7 @@ def roster(container: Path, rays: Mapping[int, Path], texts: Path, peers: str) -
         generated_ray(2, CLOSED),
         serve_batch("naive", "naive", 100, busy),
         serve_batch("serve-batch-padded-5ms", "padded", 5, busy),
-        *(
-            serve_batch(f"serve-batch-{wait}ms", "partitioned", wait, OPEN if wait else busy, WAITS_MS, TAILS)
-            for wait in WAITS_MS
-        ),
+        *(serve_batch(f"serve-batch-{wait}ms", "partitioned", wait, OPEN if wait else busy) for wait in WAITS_MS),
         fastapi("threaded", 1, everything),
         fastapi("blocking", 1, everything),
         fastapi("threaded", 2, CLOSED),

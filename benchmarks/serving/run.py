@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from benchmarks.serving import processes, report, services
-from benchmarks.serving.bursts import IN_A_ROW, Turns, bursts
+from benchmarks.serving.bursts import Turns, bursts
 from benchmarks.serving.client import TIME_LIMIT_S, Spec
 from benchmarks.serving.roster import CLOSED, OFFLINE, OPEN, Contestant, Load, roster
 from benchmarks.serving.texts import build_texts, build_weights
@@ -157,7 +157,9 @@ class Bench:
         servers = [sum(copy.cpu_s() for copy in one.copies) - was for one, was in zip(up, used, strict=True)]
         others = _cores(before, sum(servers))
         return {
-            (one.contestant.name, load.name): of_bursts(turns, {**others, "server_cores": server / sum(turns.took_s)})
+            (one.contestant.name, load.name): of_bursts(
+                turns, {**others, "server_cores": round(server / sum(turns.took_s), 3)}
+            )
             for one, turns, server in zip(up, found, servers, strict=True)
         }
 
@@ -255,7 +257,7 @@ def of_bursts(turns: Turns, cores: dict[str, float]) -> dict[str, Any]:
         "latencies_ms": turns.latencies_ms,
         "failures": turns.failures,
     }
-    turns_per_s = [round(IN_A_ROW / took_s, 1) for took_s in turns.took_s]
+    turns_per_s = [round(each / took_s, 1) for each, took_s in zip(turns.answered, turns.took_s, strict=True)]
     return {**summarise(outcome), "turns_per_s": turns_per_s, "rate_per_s": 0.0, **cores}
 
 

@@ -5,7 +5,7 @@
 partition as the generated service has. The handler blocks the event loop: it is the fastest form on a CPU (batches form
 while it runs). The roster runs these two behind HAProxy in throughput mode, like the generated service.
 
-Run as `python -m benchmarks.serving.contestants.ray_batch naive|padded|partitioned --port P [--waits-ms W …]`. Each
+Run as `python -m benchmarks.serving.contestants.ray_batch naive|padded|partitioned --port P --waits-ms W …`. Each
 wait is an application of its own on the one head, at `/W`.
 """
 
@@ -54,9 +54,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=["naive", "padded", "partitioned"])
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument(
-        "--waits-ms", type=int, nargs="+", default=[100], help="how long a batch waits to fill, ms; naive: always 100"
-    )
+    waits = "how long a batch waits to fill, ms; naive: always 100"
+    parser.add_argument("--waits-ms", type=int, nargs="+", required=True, help=waits)
     options = parser.parse_args()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
