@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typeguard
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, Field
 
@@ -58,6 +59,20 @@ def read(made: FeatureSource, *entities: str) -> tuple[list[Any], list[str]]:
         return [row[0] for row in rows], degraded
 
     return asyncio.run(scenario())
+
+
+def test_feast_is_imported_without_the_type_checks_that_cost_seconds_and_typeguard_is_as_before() -> None:
+    from feast import FeatureView
+
+    names = FeatureView.__init__.__code__.co_names
+    assert not any("check_argument_types" in name for name in names)
+
+    @typeguard.typechecked
+    def checked(number: int) -> None:
+        assert number
+
+    with pytest.raises(typeguard.TypeCheckError):
+        checked("one")
 
 
 def test_each_entity_of_a_read_gets_its_own_values_and_the_unknown_one_defaults() -> None:
