@@ -17,9 +17,8 @@ CHECKS = Path(__file__).with_name("feast_store_checks.py")
 LOADED = """
 import os, sys
 from pathlib import Path
-sys.path[:0] = [".", "feature_repo"]
-import service.runtime.feast_import
 from feast.repo_config import load_repo_config
+sys.path[:0] = [".", "feature_repo"]
 config = load_repo_config(Path("feature_repo"), Path("feature_repo/production.yaml").absolute())
 import features
 print(type(config.offline_store).__name__, type(features.user_activity.batch_source).__name__)
